@@ -1,0 +1,116 @@
+"""One parser for every common way in which a language model calls a tool or answers.
+
+A message is hostile input: nothing here raises on any string, and every pattern is linear
+in the length of the message, which the environment bounds.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .tools import BadArguments, Tool
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call whose arguments fit the tool."""
+
+    tool: Tool
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A final answer."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """A message that is neither; `reason` tells the agent what was wrong."""
+
+    reason: str
+
+
+Parsed = ToolCall | Answer | Malformed
+
+_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+_TAGGED = re.compile(r"<([a-z_]\w{0,40})>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
+_FENCED = re.compile(r"```([a-z_]\w{0,40})[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+
+
+def parse(message: str, tools: Mapping[str, Tool]) -> Parsed:
+    """Read the first tool call of a message, else its last answer.
+
+    A call comes as `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, as
+    `<name>argument</name>` for a tool with one parameter, or as a fenced block whose language
+    is the tool's name. An answer comes as `<answer>...</answer>` or `\\boxed{...}`. A call goes
+    before an answer: an answer beside it was written without the result.
+    """
+    if found := _CALL.search(message):
+        return _from_json(found[1], tools)
+    for found in sorted(
+        (*_TAGGED.finditer(message), *_FENCED.finditer(message)), key=lambda m: m.start()
+    ):
+        if tool := tools.get(found[1].lower()):
+            return _from_text(tool, found[2].strip())
+    if answers := _ANSWER.findall(message):
+        return Answer(answers[-1].strip())
+    if (boxed := _last_boxed(message)) is not None:
+        return Answer(boxed.strip())
+    return Malformed("no tool call and no answer was found")
+
+
+def _from_json(text: str, tools: Mapping[str, Tool]) -> ToolCall | Malformed:
+    try:
+        call = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return Malformed("the tool call is not valid JSON")
+    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+        return Malformed('a tool call needs a "name"')
+    arguments = call.get("arguments", {})
+    if call["name"] not in tools:
+        return Malformed(f"the tools are: {', '.join(tools) or 'none'}")
+    if not isinstance(arguments, dict):
+        return Malformed('"arguments" must be an object')
+    return _checked(tools[call["name"]], arguments)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _from_text(tool: Tool, text: str) -> ToolCall | Malformed:
+    if len(tool.parameters) != 1:
+        return Malformed(f"{tool.name} takes {', '.join(tool.parameters)}: call it with JSON")
+    (name, kind), *_ = tool.parameters.items()
+    try:
+        value = kind(text)
+    except ValueError:
+        return Malformed(f"{name} must be of type {kind.__name__}")
+    return _checked(tool, {name: value})
+
+
+def _checked(tool: Tool, arguments: dict[str, Any]) -> ToolCall | Malformed:
+    try:
+        tool.check(arguments)
+    except BadArguments as error:
+        return Malformed(str(error))
+    return ToolCall(tool, arguments)
+
+
+def _last_boxed(message: str) -> str | None:
+    """Return what the last `\\boxed{...}` holds, braces inside it balanced."""
+    start = message.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth = 0
+    for end in range(start + len("\\boxed"), len(message)):
+        depth += {"{": 1, "}": -1}.get(message[end], 0)
+        if depth == 0:
+            return message[start + len("\\boxed{") : end]
+    return None

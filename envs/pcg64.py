@@ -1,0 +1,78 @@
+"""NumPy's PCG64 generator for Numba kernels, draw for draw.
+
+A kernel that resets environments by itself must draw what `Generator.uniform` would have
+drawn, or a seed would mean one thing alone and another thing in a vector.
+
+Source: M. O'Neill, "PCG: A Family of Simple Fast Space-Efficient Statistically Good
+Algorithms for Random Number Generation" (2014), the XSL-RR 128/64 member; NumPy's
+`pcg64.h`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+_MULTIPLIER_HIGH = np.uint64(2549297995355413924)
+_MULTIPLIER_LOW = np.uint64(4865540595714422341)
+_LOW_HALF = np.uint64(0xFFFFFFFF)
+_11, _32, _58, _63, _64 = (np.uint64(n) for n in (11, 32, 58, 63, 64))
+_ONE, _ZERO = np.uint64(1), np.uint64(0)
+
+
+def states_from_seeds(seeds: Sequence[int]) -> NDArray[np.uint64]:
+    """Return one generator state a seed, as `numpy.random.default_rng(seed)` starts.
+
+    Returns:
+        Array of shape (N, 4): state high, state low, increment high, increment low.
+    """
+    return states_from_generators([np.random.Generator(np.random.PCG64(s)) for s in seeds])
+
+
+def states_from_generators(generators: Sequence[np.random.Generator]) -> NDArray[np.uint64]:
+    """Return the present states of PCG64 generators, shape (N, 4)."""
+    words = np.empty((len(generators), 4), np.uint64)
+    for row, generator in zip(words, generators, strict=True):
+        state = generator.bit_generator.state["state"]
+        for column, word in enumerate((state["state"], state["inc"])):
+            row[2 * column] = word >> 64
+            row[2 * column + 1] = word & ((1 << 64) - 1)
+    return words
+
+
+@njit(cache=True, inline="always")
+def uniform(states_N_4, n, low, high):  # type: ignore[no-untyped-def]
+    """Draw from [low, high) with generator n, as `Generator.uniform(low, high)` does."""
+    unit = np.float64(_next(states_N_4, n) >> _11) * (1.0 / 9007199254740992.0)
+    return low + (high - low) * unit
+
+
+@njit(cache=True, inline="always")
+def _next(states_N_4, n):  # type: ignore[no-untyped-def]
+    """Advance generator n by one 128-bit multiply-add and return 64 bits of it."""
+    high, low = states_N_4[n, 0], states_N_4[n, 1]
+    product = low * _MULTIPLIER_LOW
+    new_low = product + states_N_4[n, 3]
+    carry = _ONE if new_low < product else _ZERO
+    new_high = (
+        _multiply_high(low, _MULTIPLIER_LOW)
+        + low * _MULTIPLIER_HIGH
+        + high * _MULTIPLIER_LOW
+        + states_N_4[n, 2]
+        + carry
+    )
+    states_N_4[n, 0] = new_high
+    states_N_4[n, 1] = new_low
+    mixed = new_high ^ new_low
+    turn = new_high >> _58
+    return (mixed >> turn) | (mixed << ((_64 - turn) & _63))
+
+
+@njit(cache=True, inline="always")
+def _multiply_high(a, b):  # type: ignore[no-untyped-def]
+    """Return the upper 64 bits of a 64 x 64 bit product."""
+    a_low, a_high, b_low, b_high = a & _LOW_HALF, a >> _32, b & _LOW_HALF, b >> _32
+    low_high, high_low = a_low * b_high, a_high * b_low
+    middle = ((a_low * b_low) >> _32) + (low_high & _LOW_HALF) + (high_low & _LOW_HALF)
+    return a_high * b_high + (low_high >> _32) + (high_low >> _32) + (middle >> _32)

@@ -1,0 +1,106 @@
+"""A read-only sqlite database that a hostile query can neither change, hang nor leave."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from .tools import ToolError, ToolTimeout
+
+_STEPS_PER_CALL, _CALLS = 10_000, 200
+"""A query ends after two million steps of sqlite's machine: counted, so that a replay is exact."""
+_MAX_ROWS = 10
+_LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: 100_000,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 2_000,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 50,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 10,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 100,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
+}
+_ACTIONS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
+# printf and format can run for seconds inside one step; random and date change on a replay.
+_FUNCTIONS = frozenset(
+    "abs avg coalesce count glob group_concat ifnull iif instr length like lower ltrim max min "
+    "nullif replace round rtrim substr substring sum total trim typeof unicode upper".split()
+)
+_OUT_OF_ORDER = frozenset(
+    (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_NOMEM,
+    )
+)
+
+
+class ReadOnlyDatabase:
+    """Answer SELECT queries over a file, within limits.
+
+    The file is opened read-only and immutable; an authorizer lets only reads and harmless
+    functions pass; lengths, depths and the work of a query are bounded.
+
+    Args:
+        path: An sqlite file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
+        )
+        self._connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        self._connection.execute("PRAGMA query_only = ON")
+        for limit, value in _LIMITS.items():
+            self._connection.setlimit(limit, value)
+        self._connection.set_authorizer(_authorize)
+
+    def query(self, sql: str) -> str:
+        """Run one SELECT and return its rows as text: a row a line, values separated by commas.
+
+        Raises:
+            ToolError: sqlite refused the query; the message says why.
+            ToolTimeout: the query used up its steps and was ended.
+            sqlite3.DatabaseError: the file cannot be read, which no query can bring about.
+        """
+        calls = 0
+
+        def tired() -> bool:
+            nonlocal calls
+            calls += 1
+            return calls > _CALLS
+
+        self._connection.set_progress_handler(tired, _STEPS_PER_CALL)
+        try:
+            rows = self._connection.execute(sql).fetchmany(_MAX_ROWS + 1)
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OUT_OF_ORDER:
+                raise
+            if calls > _CALLS:
+                raise ToolTimeout("the query took too long and was ended") from None
+            raise ToolError(str(error)[:200]) from None
+        return _table(rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A connection cannot be copied or sent to another process; its path can.
+        return ReadOnlyDatabase, (self.path,)
+
+
+def quoted(text: str) -> str:
+    """Write a string as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
+    if action == sqlite3.SQLITE_FUNCTION:
+        allowed = (second or "").lower() in _FUNCTIONS
+    else:
+        allowed = action in _ACTIONS
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+
+def _table(rows: list[tuple[object, ...]]) -> str:
+    lines = [", ".join("NULL" if v is None else str(v)[:200] for v in row) for row in rows]
+    if len(lines) > _MAX_ROWS:
+        lines[_MAX_ROWS:] = ["(more rows; only the first 10 are shown)"]
+    return "\n".join(lines) or "no rows"
