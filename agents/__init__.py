@@ -1,0 +1,83 @@
+"""Who acts: one file and one name each.
+
+The names are those of the command line; an agent's module is imported when it is asked for,
+so that listing them costs nothing.
+"""
+
+import difflib
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..policies import PACKAGED_MODEL
+from .agent import Actions, Agent, Seat
+
+AGENTS = {
+    "random": f"{__name__}.random:Random",
+    "constant": f"{__name__}.constant:Constant",
+    "oracle": f"{__name__}.oracle:Oracle",
+    "ppo": f"{__name__}.ppo:PPOAgent",
+    "language-model": f"{__name__}.language_model:LanguageModel",
+}
+"""Name: where the class is."""
+
+__all__ = ["AGENTS", "Actions", "Agent", "Seat", "agent_class", "resolve"]
+
+
+def agent_class(name: str) -> type[Agent]:
+    """Return the class of a registered name.
+
+    Raises:
+        UserError: there is no such agent; the message suggests the nearest.
+    """
+    if name not in AGENTS:
+        near = difflib.get_close_matches(name.lower(), AGENTS, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UserError(
+            f"unknown agent {name!r}; {hint}give {', '.join(AGENTS)}, a checkpoint's folder, or "
+            "the name or folder of a language model"
+        )
+    module, _, attribute = AGENTS[name].partition(":")
+    found: type[Agent] = getattr(import_module(module), attribute)
+    return found
+
+
+def resolve(text: str) -> tuple[type[Agent], dict[str, Any]]:
+    """Find out whom a user means: a registered name, a saved agent, or a language model.
+
+    Returns:
+        The class, and the arguments that follow from the text.
+
+    Raises:
+        UserError: nobody goes by that name, or the folder holds no agent.
+    """
+    if text == "ppo":
+        raise UserError("an untrained ppo cannot play: train one, then give its run's folder")
+    if text in AGENTS:
+        return agent_class(text), {}
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _in_folder(path)
+    if path.exists() or text.startswith((".", "/", "~")) or text.endswith("/"):
+        raise UserError(f"{text!r} is not a folder that holds an agent; give a run or a checkpoint")
+    if text.lower() == PACKAGED_MODEL.lower() or text.count("/") == 1:  # or owner/model of a hub
+        return agent_class("language-model"), {"model": text}
+    return agent_class(text), {}
+
+
+def _in_folder(path: Path) -> tuple[type[Agent], dict[str, Any]]:
+    checkpoints = sorted((path / "checkpoints").glob("[0-9]*"))
+    folder = checkpoints[-1] if checkpoints else path
+    if (folder / "agent.json").is_file():
+        try:
+            kind = json.loads((folder / "agent.json").read_text("utf-8"))["agent"]
+        except (ValueError, KeyError, TypeError, OSError):
+            raise UserError(
+                f"{folder}/agent.json is damaged: delete that checkpoint and use an older one"
+            ) from None
+        return agent_class(kind), {"folder": folder}
+    if (path / "config.json").is_file():
+        return agent_class("language-model"), {"model": str(path)}
+    raise UserError(f"{path} holds no agent: neither a run, a checkpoint nor a language model")

@@ -170,7 +170,7 @@ def _signed(tokens: list[str], depth: int) -> _Step:
         if rest[:1] != [")"]:
             raise ToolError("a bracket is not closed")
         return value, rest[1:]
-    if not first[0].isdigit():
+    if first[0] not in "0123456789":
         raise ToolError(f"{first!r} was not expected; use numbers, + - * / // % and brackets")
     return Fraction(first), rest
 

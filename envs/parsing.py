@@ -51,11 +51,10 @@ def parse(message: str, tools: Mapping[str, Tool]) -> Parsed:
     is the tool's name. An answer comes as `<answer>...</answer>` or `\\boxed{...}`. A call goes
     before an answer: an answer beside it was written without the result.
     """
-    if found := _CALL.search(message):
-        return _from_json(found[1], tools)
-    for found in sorted(
-        (*_TAGGED.finditer(message), *_FENCED.finditer(message)), key=lambda m: m.start()
-    ):
+    calls = (m for pattern in (_CALL, _TAGGED, _FENCED) for m in pattern.finditer(message))
+    for found in sorted(calls, key=lambda m: m.start()):
+        if found.re is _CALL:
+            return _from_json(found[1], tools)
         if tool := tools.get(found[1].lower()):
             return _from_text(tool, found[2].strip())
     if answers := _ANSWER.findall(message):
@@ -89,9 +88,9 @@ def _from_text(tool: Tool, text: str) -> ToolCall | Malformed:
         return Malformed(f"{tool.name} takes {', '.join(tool.parameters)}: call it with JSON")
     (name, kind), *_ = tool.parameters.items()
     try:
-        value = kind(text)
-    except ValueError:
-        return Malformed(f"{name} must be of type {kind.__name__}")
+        value = text if kind is str else json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        value = text
     return _checked(tool, {name: value})
 
 

@@ -1,20 +1,24 @@
 """A read-only sqlite database that a hostile query can neither change, hang nor leave."""
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
 from .tools import ToolError, ToolTimeout
 
-_STEPS_PER_CALL, _CALLS = 10_000, 200
+_STEPS_PER_CALL, _CALLS = 1_000, 2_000
 """A query ends after two million steps of sqlite's machine: counted, so that a replay is exact."""
+_SECONDS = 3.0
+"""It also ends after this time, for a step may compare long texts; two million steps of a query
+that means well take a twentieth of it."""
 _MAX_ROWS = 10
 _LIMITS = {
-    sqlite3.SQLITE_LIMIT_LENGTH: 100_000,
+    sqlite3.SQLITE_LIMIT_LENGTH: 1_000,
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 2_000,
     sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 50,
     sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 10,
-    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 100,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 50,
     sqlite3.SQLITE_LIMIT_ATTACHED: 0,
 }
 _ACTIONS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
@@ -63,20 +67,21 @@ class ReadOnlyDatabase:
             ToolTimeout: the query used up its steps and was ended.
             sqlite3.DatabaseError: the file cannot be read, which no query can bring about.
         """
-        calls = 0
+        calls, deadline = 0, time.monotonic() + _SECONDS
 
         def tired() -> bool:
             nonlocal calls
             calls += 1
-            return calls > _CALLS
+            return calls > _CALLS or time.monotonic() > deadline
 
         self._connection.set_progress_handler(tired, _STEPS_PER_CALL)
         try:
             rows = self._connection.execute(sql).fetchmany(_MAX_ROWS + 1)
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OUT_OF_ORDER:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in _OUT_OF_ORDER:
                 raise
-            if calls > _CALLS:
+            if code == sqlite3.SQLITE_INTERRUPT:
                 raise ToolTimeout("the query took too long and was ended") from None
             raise ToolError(str(error)[:200]) from None
         return _table(rows)
@@ -103,4 +108,4 @@ def _table(rows: list[tuple[object, ...]]) -> str:
     lines = [", ".join("NULL" if v is None else str(v)[:200] for v in row) for row in rows]
     if len(lines) > _MAX_ROWS:
         lines[_MAX_ROWS:] = ["(more rows; only the first 10 are shown)"]
-    return "\n".join(lines) or "no rows"
+    return "\n".join(lines) if rows else "no rows"

@@ -15,6 +15,7 @@ reward_valid    False where the machinery failed, so that no trainer learns from
 ==============  =====================================================================
 """
 
+import copy
 import re
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -35,7 +36,13 @@ MAX_OBSERVATION_LENGTH = 2048
 # Letters that names of countries and cities are written with, and common punctuation.
 CHARSET = frozenset(
     chr(c)
-    for c in (10, *range(0x20, 0x7F), *range(0xA0, 0x250), *range(0x2B0, 0x370), *range(0x1E00, 0x1F00))
+    for c in (
+        10,
+        *range(0x20, 0x7F),
+        *range(0xA0, 0x250),
+        *range(0x2B0, 0x370),
+        *range(0x1E00, 0x1F00),
+    )
 ) | frozenset("–—‘’“”„…−×÷‹›⟦⟧")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _OWN_TAGS = r"tool_call|answer|think"
@@ -174,7 +181,8 @@ class TextEnv(gymnasium.Env[str, str]):
             # Not the agent's doing, whatever it was: cut the episode off and mark it.
             self._over = True
             info = self._info(parsed, failure="infra") | {"reward_valid": False}
-            return _sayable(f"the tool is out of order: {error!r}"), 0.0, False, True, info
+            said = _sayable(harmless(f"the tool is out of order: {error!r}", keep=self.tools))
+            return said, 0.0, False, True, info
         self._results += failure is None
         return self._said("tool", result, 0.0, failure, parsed, name=tool.name)
 
@@ -187,7 +195,8 @@ class TextEnv(gymnasium.Env[str, str]):
         parsed: dict[str, Any] | None,
         **more: str,
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        content = _sayable(content)
+        # A tool may repeat what the agent gave it.
+        content = _sayable(harmless(content, keep=self.tools))
         self._messages.append({"role": role, **more, "content": content})
         self._over = self._turns >= self.max_turns
         return content, reward, self._over, False, self._info(parsed, failure=failure)
@@ -200,9 +209,9 @@ class TextEnv(gymnasium.Env[str, str]):
         failure: str | None = None,
     ) -> dict[str, Any]:
         return {
-            "messages": [dict(message) for message in self._messages],
+            "messages": copy.deepcopy(self._messages),
             "kind": self._kind,
-            "tools": [tool.schema for tool in self.tools.values()],
+            "tools": [copy.deepcopy(tool.schema) for tool in self.tools.values()],
             "choices": [] if self._over else self._choices(),
             "parsed_action": parsed,
             "success": success,
@@ -215,7 +224,11 @@ class TextEnv(gymnasium.Env[str, str]):
         content = harmless(action[:MAX_ACTION_LENGTH], keep=self.tools)
         message: dict[str, Any] = {"role": "assistant", "content": content}
         if isinstance(parsed, ToolCall):
-            function = {"name": parsed.tool.name, "arguments": parsed.arguments}
+            arguments = {
+                name: harmless(value, keep=self.tools) if isinstance(value, str) else value
+                for name, value in parsed.arguments.items()
+            }
+            function = {"name": parsed.tool.name, "arguments": arguments}
             message["tool_calls"] = [{"type": "function", "function": function}]
         return message
 

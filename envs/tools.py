@@ -1,6 +1,7 @@
 """A tool is a typed Python function; its JSON schema is read from its signature."""
 
 import inspect
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ class Tool:
             fits = type(value) is expected or (expected is float and type(value) is int)
             if not fits:
                 raise BadArguments(f"{name} must be of type {_JSON_TYPES[expected]}")
+            if expected is float and not math.isfinite(value):
+                raise BadArguments(f"{name} must be finite")
 
     @cached_property
     def _required(self) -> list[str]:

@@ -6,6 +6,7 @@ is: the same state, the same seeds, the same rewards.
 """
 
 import difflib
+import importlib
 import json
 from typing import Any, Literal
 
@@ -58,6 +59,7 @@ class AsText(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
                 "instructions, action_words and describe(observation)"
             )
         self._history = history
+        self._over = True
         self._words: tuple[str, ...] = world.action_words  # type: ignore[attr-defined]
         self.instructions = (
             f"{world.instructions} "  # type: ignore[attr-defined]
@@ -85,6 +87,8 @@ class AsText(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
             return observation, float(reward), terminated, truncated, info
         if not isinstance(action, str):
             raise TypeError(f"the action is a message of type str, not {type(action).__name__}")
+        if self._over:
+            raise gymnasium.error.ResetNeeded("the episode is over: call reset()")
         self._exchanges.append(
             {"role": "assistant", "content": harmless(action[:MAX_ACTION_LENGTH])}
         )
@@ -123,12 +127,16 @@ class AsText(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
     def _info(
         self, info: dict[str, Any], parsed: dict[str, Any] | None, failure: str | None, over: bool
     ) -> dict[str, Any]:
+        self._over = over
         del self._exchanges[: -(2 * self._history + 1)]
         threshold = self.spec.reward_threshold if self.spec else None
         solved = over and threshold is not None and self._return >= threshold
         return {
             **info,
-            "messages": [{"role": "system", "content": self.instructions}, *self._exchanges],
+            "messages": [
+                {"role": "system", "content": self.instructions},
+                *(dict(message) for message in self._exchanges),
+            ],
             "kind": "move",
             "tools": [],
             "choices": [] if over else list(self._words),
@@ -281,9 +289,12 @@ def find_spec(env_id: str) -> EnvSpec:
     Raises:
         UserError: there is none; the message suggests the nearest.
     """
+    module, _, name = env_id.rpartition(":")
     try:
-        return gymnasium.spec(env_id)
-    except (gymnasium.error.Error, ModuleNotFoundError):
+        if module:
+            importlib.import_module(module)
+        return gymnasium.spec(name)
+    except (gymnasium.error.Error, ImportError):
         known = [name for name in gymnasium.registry if name.startswith("palaestra/")]
         shorter = {name.removeprefix("palaestra/").lower(): name for name in known}
         wanted = env_id.removeprefix("palaestra/").lower()

@@ -1,0 +1,1 @@
+"""What changes and measures agents: training, evaluation, boards, and the command line."""

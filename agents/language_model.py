@@ -1,0 +1,90 @@
+"""A language model as an agent, shown a few solved tasks first."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..policies import PACKAGED_MODEL
+from ..policies.causal_lm import CausalLM
+from .agent import Actions, Agent, Seat, digest
+
+
+class LanguageModel(Agent):
+    """Let a chat model write the next message.
+
+    Args:
+        seat: Where it plays.
+        model: A name or folder that `CausalLM` takes.
+        shots: Solved training tasks in its prompt, one of each kind before a second of any.
+        temperature: 0 is greedy.
+        max_new_tokens: Tokens after which a message is cut.
+        dtype: Name of a torch dtype.
+        device: A torch device, or `auto`.
+
+    Raises:
+        UserError: there is no such model, or an option is out of range.
+    """
+
+    view = "text"
+
+    def __init__(
+        self,
+        seat: Seat,
+        model: str = PACKAGED_MODEL,
+        shots: int = 9,
+        temperature: float = 0.0,
+        max_new_tokens: int = 48,
+        dtype: str = "float32",
+        device: str = "auto",
+    ) -> None:
+        if shots < 0 or temperature < 0 or max_new_tokens < 1:
+            raise UserError(
+                f"shots={shots} and temperature={temperature} must be at least 0, and "
+                f"max_new_tokens={max_new_tokens} at least 1"
+            )
+        super().__init__(
+            seat,
+            model=model,
+            shots=shots,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            dtype=dtype,
+        )
+        self._lm = CausalLM(model, device, dtype)
+        examples = seat.examples(shots) if shots else []
+        system = [examples[0][0]] if examples else []
+        self._prefix = system + [message for example in examples for message in example[1:]]
+
+    @property
+    def name(self) -> str:
+        """The model, its shots and its temperature, such as `SmolLM2-135M-Instruct (9 shots)`."""
+        model = self.options["model"].rstrip("/").rpartition("/")[2]
+        hot = f", T={self.options['temperature']:g}" if self.options["temperature"] else ""
+        return f"{model} ({self.options['shots']} shots{hot})"
+
+    def act(
+        self,
+        observations: Sequence[Any],
+        infos: Sequence[dict[str, Any]],
+        rngs: Sequence[np.random.Generator],
+    ) -> Actions:
+        """Continue the dialogue of each episode by one message."""
+        # The prefix opens with the system's message, which is the same in every episode.
+        skip = 1 if self._prefix else 0
+        replies = self._lm.reply(
+            [info["messages"][skip:] for info in infos],
+            self._prefix,
+            max_new_tokens=self.options["max_new_tokens"],
+            temperature=self.options["temperature"],
+            rngs=rngs,
+            # Who has seen examples knows the form; who has not is told in its own way.
+            tools=() if self._prefix else infos[0]["tools"],
+        )
+        return Actions([r.text for r in replies], [r.tokens for r in replies])
+
+    def fingerprint(self) -> str:
+        """Return a hash of the weights, the prompt and the options."""
+        weights = self._lm.fingerprint
+        return digest({**self.options, "model": weights, "prefix": self._prefix})

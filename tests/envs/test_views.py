@@ -1,0 +1,337 @@
+"""The two views: the same world, seen as text and as arrays."""
+
+import json
+from typing import Any
+
+import gymnasium
+import numpy as np
+import palaestra.envs  # noqa: F401
+import pytest
+from gymnasium import spaces
+from numpy.typing import NDArray
+from palaestra.envs.capitals import Capitals
+from palaestra.envs.views import AsChoices, AsText, Revealed, find_spec, make, splits_of
+from palaestra.errors import UserError
+
+IDS = ("palaestra/CartPole-v1", "palaestra/Calculator-v0", "palaestra/Capitals-v0")
+CARTPOLE, CALCULATOR, CAPITALS = IDS
+
+
+def decoded(row: NDArray[np.uint8]) -> str:
+    return row.tobytes().rstrip(b"\0").decode()
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_every_environment_has_both_views(env_id: str) -> None:
+    text = make(env_id, "text")
+    question, info = text.reset(seed=0)
+    assert isinstance(question, str)
+    assert text.observation_space.contains(question)
+    assert {"messages", "tools", "choices", "success", "failure", "reward_valid"} <= info.keys()
+
+    arrays = AsChoices(make(env_id))
+    observation, info = arrays.reset(seed=0)
+    assert arrays.observation_space.contains(observation)
+    assert arrays.action_space == spaces.Discrete(text.get_wrapper_attr("max_choices"))
+
+
+def shown_in(observation: dict[str, NDArray[Any]]) -> list[dict[str, str]]:
+    """Return the dialogue that an observation holds."""
+    return [json.loads(line) for line in decoded(observation["dialogue"]).split("\n")]
+
+
+def said_in(info: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the dialogue that an info holds, as an observation would show it."""
+    return [{key: m[key] for key in ("role", "content")} for m in info["messages"]]
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_text_crosses_as_bytes(env_id: str) -> None:
+    env = AsChoices(make(env_id))
+    for seed in range(20):
+        observation, info = env.reset(seed=seed)
+        for _ in range(2):
+            rows = [decoded(row) for row in observation["choices"]]
+            count = len(info["choices"])
+            assert rows == info["choices"] + [""] * (len(rows) - count)
+            np.testing.assert_array_equal(observation["mask"], np.arange(len(rows)) < count)
+            np.testing.assert_array_equal(observation["mask"], env.action_masks())
+            assert shown_in(observation) == said_in(info)
+            observation, *_, info = env.step(env.solution())
+        assert shown_in(observation) == said_in(info)
+
+
+def test_accents_cross_as_bytes() -> None:
+    env = AsChoices(make(CAPITALS))
+    seen = ""
+    for seed in range(200):
+        observation, info = env.reset(seed=seed)
+        seen += "".join(info["choices"])
+        assert [decoded(row) for row in observation["choices"]] == info["choices"]
+    assert not seen.isascii()
+
+
+def after_one_call(room: int) -> tuple[NDArray[np.uint8], list[dict[str, str]]]:
+    """Return what an observation shows after one call, and what was said."""
+    env = AsChoices(make(CALCULATOR), dialogue_bytes=room)
+    env.reset(seed=0)
+    observation, *_, info = env.step(0)
+    return observation["dialogue"], said_in(info)
+
+
+def test_where_room_lacks_old_messages_are_left_out() -> None:
+    plenty, _ = after_one_call(4096)
+    size = np.count_nonzero(plenty)
+    for room, left_out in ((size, 0), (size - 1, 1)):
+        row, said = after_one_call(room)
+        shown = [json.loads(line) for line in decoded(row).split("\n")]
+        assert shown == said[:1] + said[1 + left_out :]
+
+
+def test_a_dialogue_is_readable_however_little_room_there_is() -> None:
+    for room in (512, 256, 128):
+        for line in decoded(after_one_call(room)[0]).split("\n"):
+            assert json.loads(line)["role"]
+
+
+def test_a_long_choice_is_cut_in_the_observation_only() -> None:
+    env = AsChoices(make(CALCULATOR), choice_bytes=12)
+    observation, info = env.reset(seed=0)
+    assert decoded(observation["choices"][0]) == "<calculator>"
+    assert env.step(0)[4]["messages"][2]["content"] == info["choices"][0]
+
+
+class Shrinking(Capitals):
+    """Capitals with fewer choices after the first message."""
+
+    def _choices(self) -> list[str]:
+        return super()._choices()[: 3 if self._turns else 8]
+
+
+def test_a_padded_choice_is_a_format_failure() -> None:
+    env = AsChoices(Shrinking())
+    env.reset(seed=0)
+    observation, *_ = env.step(0)
+    assert observation["mask"].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+    assert not observation["choices"][3:].any()
+    _, reward, terminated, truncated, info = env.step(7)
+    assert (reward, terminated, truncated, info["failure"]) == (-0.1, False, False, "format")
+    assert env.step(0)[4]["failure"] is None
+
+
+@pytest.mark.parametrize("action", [-1, 6, 100])
+def test_a_choice_that_does_not_exist_is_refused(action: int) -> None:
+    env = AsChoices(make(CALCULATOR))
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=f"{action} is not in"):
+        env.step(action)
+
+
+def test_choices_after_the_end_are_none() -> None:
+    env = AsChoices(make(CALCULATOR))
+    env.reset(seed=0)
+    env.step(env.solution())
+    observation, reward, terminated, *_ = env.step(env.solution())
+    assert (reward, terminated) == (1.0, True)
+    assert not observation["mask"].any()
+    assert not observation["choices"].any()
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(0)
+
+
+def test_all_views_are_the_same_world() -> None:
+    """The three views of an episode, move by move."""
+    for seed in range(5):
+        native, text, arrays = (make(CALCULATOR, view) for view in ("native", "text", "array"))
+        infos = [env.reset(seed=seed)[1] for env in (native, text, arrays)]
+        assert infos[0] == infos[1] == infos[2]
+        over = False
+        while not over:
+            move = infos[0]["choices"][seed % 6]
+            steps = [native.step(move), text.step(move), arrays.step(seed % 6)]
+            assert steps[0] == steps[1]
+            assert steps[0][1:] == steps[2][1:]
+            infos = [step[4] for step in steps]
+            over = steps[0][2]
+
+
+def test_cartpole_in_words_is_the_same_cartpole() -> None:
+    plain, spoken, chosen = make(CARTPOLE), make(CARTPOLE, "text"), AsChoices(make(CARTPOLE))
+    observation, _ = plain.reset(seed=3)
+    said, info = spoken.reset(seed=3)
+    chosen.reset(seed=3)
+    assert info["choices"] == ["left", "right"]
+    rng = np.random.default_rng(3)
+    over = False
+    while not over:
+        assert said == plain.unwrapped.describe(observation)
+        action = int(rng.integers(2))
+        observation, *outcome, _ = plain.step(action)
+        said, *spoken_outcome, info = spoken.step(info["choices"][action])
+        assert outcome == spoken_outcome == list(chosen.step(action)[1:4])
+        over = outcome[1] or outcome[2]
+
+
+@pytest.mark.parametrize(
+    ("message", "move"),
+    [
+        ("left", "left"),
+        ("right", "right"),
+        (" Left. ", "left"),
+        ("RIGHT\n", "right"),
+        ("<answer>left</answer>", "left"),
+        ("It leans. <answer> Right. </answer>", "right"),
+        (r"\boxed{left}", "left"),
+    ],
+)
+def test_moves_in_words(message: str, move: str) -> None:
+    env, twin = make(CARTPOLE, "text"), make(CARTPOLE, "text")
+    env.reset(seed=0)
+    twin.reset(seed=0)
+    said, reward, *_, info = env.step(message)
+    assert (said, reward) == twin.step(move)[:2]
+    assert (reward, info["failure"]) == (1.0, None)
+    assert move in str(info["parsed_action"])
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["", "up", "left or right", "0", "<answer></answer>", "left" * 2000, "\ud800", "<|im_end|>"],
+    ids=lambda message: message.encode("ascii", "backslashreplace").decode()[:20],
+)
+def test_what_is_no_move_leaves_the_world_as_it_was(message: str) -> None:
+    env, twin = make(CARTPOLE, "text"), make(CARTPOLE, "text")
+    env.reset(seed=0)
+    seen, _ = twin.reset(seed=0)
+    said, reward, terminated, truncated, info = env.step(message)
+    assert (reward, terminated, truncated) == (-0.1, False, False)
+    assert (info["failure"], info["choices"]) == ("format", ["left", "right"])
+    assert seen in said
+    assert env.observation_space.contains(said)
+    assert "<|im_end|>" not in str(info["messages"])
+    np.testing.assert_array_equal(env.unwrapped.state, twin.unwrapped.state)
+    for move in ("left", "right", "left"):
+        assert env.step(move)[:4] == twin.step(move)[:4]
+
+
+def test_the_third_message_that_is_no_move_ends_the_episode() -> None:
+    env = make(CARTPOLE, "text")
+    env.reset(seed=0)
+    env.step("up")
+    env.step("left")
+    assert env.step("down")[2] is False
+    _, reward, terminated, truncated, info = env.step("stay")
+    assert (reward, terminated, truncated) == (-0.1, True, False)
+    assert (info["failure"], info["choices"], info["success"]) == ("format", [], False)
+    env.reset()
+    assert env.step("up")[2] is False
+
+
+@pytest.mark.parametrize("action", [0, None, b"left"])
+def test_a_move_in_words_is_a_string(action: Any) -> None:
+    env = make(CARTPOLE, "text")
+    env.reset(seed=0)
+    with pytest.raises(TypeError, match="type str"):
+        env.step(action)
+
+
+@pytest.mark.parametrize("message", ["left", "up"])
+def test_moves_in_words_need_a_reset(message: str) -> None:
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        make(CARTPOLE, "text").step(message)
+
+
+def test_the_messages_go_back_as_far_as_asked() -> None:
+    for history in (1, 3):
+        env = AsText(make(CARTPOLE), history=history)
+        env.reset(seed=0)
+        for _ in range(5):
+            said, *_, info = env.step(env.solution())
+        roles = [message["role"] for message in info["messages"]]
+        assert roles == ["system", "user", *["assistant", "user"] * history]
+        assert info["messages"][-1]["content"] == said
+
+
+def test_messages_in_words_are_snapshots() -> None:
+    env, twin = make(CARTPOLE, "text"), make(CARTPOLE, "text")
+    for message in env.reset(seed=0)[1]["messages"]:
+        message["content"] = "ruined"
+    twin.reset(seed=0)
+    assert env.step("left")[4]["messages"] == twin.step("left")[4]["messages"]
+
+
+def test_a_held_pole_is_a_success() -> None:
+    env = make(CARTPOLE, "text")
+    env.reset(seed=0)
+    over = False
+    while not over:
+        *_, terminated, truncated, info = env.step(env.get_wrapper_attr("solution")())
+        over = terminated or truncated
+        assert info["success"] is over
+    assert truncated
+
+
+@pytest.mark.parametrize("view", ["native", "text", "array"])
+@pytest.mark.parametrize("env_id", IDS)
+def test_the_solution_is_a_move_of_the_view(env_id: str, view: Any) -> None:
+    env = Revealed(make(env_id, view))
+    _, info = env.reset(seed=0)
+    assert env.action_space.contains(info["solution"])
+    *_, info = env.step(info["solution"])
+    assert env.action_space.contains(info["solution"])
+
+
+def test_after_the_end_there_is_no_solution() -> None:
+    env = Revealed(make(CALCULATOR))
+    _, info = env.reset(seed=0)
+    for _ in range(2):
+        *_, info = env.step(info["solution"])
+    assert info["success"]
+    assert "solution" not in info
+
+
+def test_gymnasiums_own_environments_have_no_solution_and_no_words() -> None:
+    with pytest.raises(UserError, match="no oracle"):
+        Revealed(gymnasium.make("CartPole-v1"))
+    for view in (AsText, AsChoices):
+        with pytest.raises(UserError, match="cannot be shown as text"):
+            view(gymnasium.make("CartPole-v1"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"env_id": "palaestra/Capitols-v0"}, "did you mean 'palaestra/Capitals-v0'"),
+        ({"env_id": "capitals"}, "did you mean 'palaestra/Capitals-v0'"),
+        ({"env_id": "palaestra/CartPole-v7"}, "did you mean 'palaestra/CartPole-v1'"),
+        ({"env_id": "palaestra/Qzx-v0"}, "palaestra list"),
+        ({"env_id": "nowhere:palaestra/Capitals-v0"}, "unknown environment"),
+        ({"env_id": ""}, "unknown environment"),
+        ({"env_id": CAPITALS, "split": "exam"}, "splits are: train, validation, test, paraphrase"),
+        ({"env_id": CARTPOLE, "split": "test"}, "has no splits"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        make(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_splits() -> None:
+    assert splits_of(find_spec(CARTPOLE)) == ()
+    assert splits_of(find_spec(CAPITALS)) == ("train", "validation", "test", "paraphrase")
+    assert make(CAPITALS, split="test").unwrapped.split == "test"
+    assert make(CAPITALS).unwrapped.split == "train"
+
+
+def test_a_module_may_stand_before_the_id() -> None:
+    assert make("palaestra.envs:palaestra/CartPole-v1").spec.id == CARTPOLE
+
+
+@pytest.mark.parametrize("view", ["native", "text", "array"])
+@pytest.mark.parametrize("env_id", IDS)
+def test_a_view_can_be_made_again_from_its_spec(env_id: str, view: Any) -> None:
+    env = make(env_id, view)
+    again = gymnasium.make(env.spec)
+    assert type(again) is type(env)
+    assert repr(again.reset(seed=5)) == repr(env.reset(seed=5))

@@ -1,0 +1,351 @@
+"""Boards: from records to a ranking that refuses to rank inside the noise."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment
+from numpy.typing import NDArray
+from rich.table import Table as RichTable
+from scipy.stats import bootstrap
+
+from ..errors import UserError
+from .records import Record
+
+Sample = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval; the ends are None where one value is all there is."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    def scaled(self, zero: float, one: float) -> "Estimate | None":
+        """Return it on a scale on which two values are 0 and 1, None if they are the same."""
+        if zero == one:
+            return None
+        low, high = (
+            None if v is None else (v - zero) / (one - zero) for v in (self.low, self.high)
+        )
+        return Estimate((self.mean - zero) / (one - zero), low, high)
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one agent did in one environment."""
+
+    agent: str
+    training_steps: int | None
+    rank: int
+    """1 and the number of agents that are better beyond the noise."""
+    score: Estimate | None
+    """Normalised: 0 is the random agent, 1 the oracle. None where one of the two is missing."""
+    returns: Estimate
+    success: float | None
+    episodes: int
+    seeds: int
+    """Training seeds; 1 for an agent that is not trained here."""
+    tokens: float
+    """Generated in an episode, on average."""
+    seconds: float
+    """Of an episode, on average."""
+    failures: dict[str, int]
+    command: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Held-out returns of one training run."""
+
+    agent: str
+    training_seed: int | None
+    points: list[tuple[int, Estimate]]
+    """Steps of the training, and the return there."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One environment, one split: who is better, and how they learned."""
+
+    env: str
+    split: str | None
+    rows: list[Row]
+    curves: list[Curve]
+
+    @property
+    def missing(self) -> list[str]:
+        """The anchors without which there is no normalised score."""
+        return [name for name in ("random", "oracle") if name not in {r.agent for r in self.rows}]
+
+
+def standings(records: Sequence[Record]) -> list[Standing]:
+    """Rank the agents of each environment and split.
+
+    Raises:
+        UserError: there is no record of an evaluation.
+    """
+    played = [r for r in records if r.purpose == "evaluation"]
+    if not played:
+        raise UserError("there are no records of evaluations yet; make some: palaestra evaluate")
+    places = sorted(
+        {(r.env, r.split) for r in played}, key=lambda place: (place[0], place[1] or "")
+    )
+    return [
+        Standing(
+            env,
+            split,
+            _rows([r for r in played if (r.env, r.split) == (env, split)]),
+            _curves([r for r in records if r.env == env and r.purpose == "validation"]),
+        )
+        for env, split in places
+    ]
+
+
+def estimate(sample: Sample) -> Estimate:
+    """Return the mean of a sample, shape (n,), with its 95 % bootstrap interval."""
+    mean = float(sample.mean())
+    if len(sample) < 2:
+        return Estimate(mean, None, None)
+    return Estimate(mean, *_interval((sample,), np.mean))
+
+
+def is_better(a: Sample, b: Sample) -> bool:
+    """Tell whether the mean of `a` is above that of `b` beyond the noise (95 %)."""
+    if len(a) < 2 or len(b) < 2:
+        return False
+    low, _ = _interval((a, b), _difference_of_means)
+    return low > 0
+
+
+def _interval(samples: tuple[Sample, ...], statistic: Callable[..., Any]) -> tuple[float, float]:
+    found = bootstrap(
+        samples,
+        statistic,
+        confidence_level=0.95,
+        n_resamples=4999,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def _difference_of_means(a: Sample, b: Sample, axis: int = -1) -> Any:
+    return a.mean(axis=axis) - b.mean(axis=axis)
+
+
+def _units(records: Sequence[Record]) -> Sample:
+    """Return the values that vary independently: those of training seeds, else of episodes.
+
+    Episodes of one trained agent say how it plays; how its training fares, only other
+    trainings can say. So with several training seeds each counts as one value, its mean.
+    """
+    seeds = sorted({r.training_seed for r in records if r.training_seed is not None})
+    if len(seeds) < 2:
+        return np.array([r.episode_return for r in records])
+    by_seed = [[r.episode_return for r in records if r.training_seed == s] for s in seeds]
+    return np.array([np.mean(returns) for returns in by_seed])
+
+
+def _rows(records: Sequence[Record]) -> list[Row]:
+    names = sorted({(r.agent, r.training_steps) for r in records}, key=str)
+    groups = [[r for r in records if (r.agent, r.training_steps) == name] for name in names]
+    groups = [group for group in groups if any(r.valid for r in group)]
+    samples = [_units([r for r in group if r.valid]) for group in groups]
+    means = {group[0].agent: float(s.mean()) for group, s in zip(groups, samples, strict=True)}
+    rows = []
+    for group, sample in zip(groups, samples, strict=True):
+        rank = 1 + sum(is_better(other, sample) for other in samples if other is not sample)
+        returns = estimate(sample)
+        anchored = "random" in means and "oracle" in means
+        score = returns.scaled(means["random"], means["oracle"]) if anchored else None
+        rows.append(_row(group, rank, returns, score))
+    return sorted(rows, key=lambda row: (row.rank, -row.returns.mean, row.agent))
+
+
+def _row(group: Sequence[Record], rank: int, returns: Estimate, score: Estimate | None) -> Row:
+    valid = [r for r in group if r.valid]
+    solved = [r.success for r in valid if r.success is not None]
+    failures: dict[str, int] = {}
+    for record in group:
+        for failure, count in record.failures.items():
+            failures[failure] = failures.get(failure, 0) + count
+    return Row(
+        agent=group[0].agent,
+        training_steps=group[0].training_steps,
+        rank=rank,
+        score=score,
+        returns=returns,
+        success=float(np.mean(solved)) if solved else None,
+        episodes=len(valid),
+        seeds=len({r.training_seed for r in valid}),
+        tokens=float(np.mean([r.tokens for r in valid])),
+        seconds=float(np.mean([r.seconds for r in valid])),
+        failures=failures,
+        command=group[0].command,
+    )
+
+
+def _curves(records: Sequence[Record]) -> list[Curve]:
+    runs = sorted({(r.agent, r.training_seed) for r in records}, key=str)
+    curves = []
+    for agent, seed in runs:
+        of_run = [r for r in records if (r.agent, r.training_seed) == (agent, seed) and r.valid]
+        steps = sorted({r.training_steps or 0 for r in of_run})
+        returns = [
+            np.array([r.episode_return for r in of_run if (r.training_steps or 0) == step])
+            for step in steps
+        ]
+        points = [(step, estimate(sample)) for step, sample in zip(steps, returns, strict=True)]
+        curves.append(Curve(agent, seed, points))
+    return curves
+
+
+def as_table(standing: Standing) -> RichTable:
+    """Return the ranking of one environment as a table for the terminal."""
+    table = RichTable(title=_title(standing), title_justify="left", title_style="bold")
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name == "Agent" else "right", no_wrap=True)
+    for row in standing.rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+_COLUMNS = (
+    "Rank", "Agent", "Score", "95 % interval", "Return", "Success", "Episodes", "Seeds",
+    "Tokens/ep.", "Seconds/ep.",
+)  # fmt: skip
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        str(row.rank),
+        row.agent,
+        "–" if row.score is None else f"{row.score.mean:.2f}",
+        written_interval(row.score),
+        f"{row.returns.mean:.2f}",
+        "–" if row.success is None else f"{row.success:.0%}",
+        str(row.episodes),
+        str(row.seeds),
+        f"{row.tokens:.0f}",
+        f"{row.seconds:.3f}",
+    )
+
+
+def written_interval(value: Estimate | None) -> str:
+    """Write the interval of an estimate."""
+    if value is None or value.low is None or value.high is None:
+        return "–"
+    return f"{value.low:.2f} to {value.high:.2f}"
+
+
+def _title(standing: Standing) -> str:
+    return standing.env + (f", {standing.split}" if standing.split else "")
+
+
+def write_page(found: Sequence[Standing], path: Path, records: Sequence[Record]) -> None:
+    """Write a page that holds all it needs: tables, intervals, learning curves, commands.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    template = (files(__package__) / "board.html").read_text("utf-8")
+    engine = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = engine.from_string(template).render(
+        standings=found,
+        title=_title,
+        columns=_COLUMNS,
+        cells=_cells,
+        bar=_bar,
+        chart=_chart,
+        written=written_interval,
+        episodes=sum(r.purpose == "evaluation" for r in records),
+        versions=records[-1].versions,
+        commit=records[-1].commit,
+    )
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(page, "utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write the page {path}: {error.strerror}") from None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Where a score and its interval are drawn, in per cent of the width."""
+
+    at: float
+    left: float
+    width: float
+
+
+def _bar(row: Row) -> Bar | None:
+    if row.score is None:
+        return None
+    low = row.score.mean if row.score.low is None else row.score.low
+    high = row.score.mean if row.score.high is None else row.score.high
+    at, left, right = (_percent(v) for v in (row.score.mean, low, high))
+    return Bar(at, left, max(right - left, 0.6))
+
+
+def _percent(score: float) -> float:
+    """Place a score; the scale runs from -0.1 to 1.1."""
+    return round(100 * (min(max(score, -0.1), 1.1) + 0.1) / 1.2, 2)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing of learning curves, in pixels of a 640 x 220 picture."""
+
+    lines: list[tuple[str, str, str]]
+    """Label, points of the line, points of the band around it."""
+    levels: list[tuple[float, str]]
+    """Heights of the grid, and their values."""
+    ticks: list[tuple[float, str]]
+    """Places on the axis of steps, and their values."""
+
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 624, 12, 186
+
+
+def _chart(curves: Sequence[Curve]) -> Chart | None:
+    curves = [curve for curve in curves if len(curve.points) > 1]
+    if not curves:
+        return None
+    estimates = [e for c in curves for _, e in c.points]
+    lows = [e.mean if e.low is None else e.low for e in estimates]
+    highs = [e.mean if e.high is None else e.high for e in estimates]
+    bottom, top = min(0.0, *lows), max(highs)
+    top = bottom + 1.0 if top <= bottom else top
+    last = max(step for c in curves for step, _ in c.points) or 1
+
+    def x(step: float) -> float:
+        return round(_LEFT + (_RIGHT - _LEFT) * step / last, 1)
+
+    def y(value: float) -> float:
+        return round(_BOTTOM - (_BOTTOM - _TOP) * (value - bottom) / (top - bottom), 1)
+
+    lines = []
+    for curve in curves:
+        middle = " ".join(f"{x(step)},{y(e.mean)}" for step, e in curve.points)
+        upper = [f"{x(s)},{y(e.mean if e.high is None else e.high)}" for s, e in curve.points]
+        lower = [f"{x(s)},{y(e.mean if e.low is None else e.low)}" for s, e in curve.points]
+        label = (
+            curve.agent
+            if curve.training_seed is None
+            else f"{curve.agent}, seed {curve.training_seed}"
+        )
+        lines.append((label, middle, " ".join(upper + lower[::-1])))
+    quarters = [i / 4 for i in range(5)]
+    return Chart(
+        lines,
+        [(y(v), f"{v:.3g}") for v in (bottom + (top - bottom) * q for q in quarters)],
+        [(x(last * q), f"{last * q:,.0f}") for q in quarters],
+    )

@@ -1,0 +1,128 @@
+"""Checkpoints: everything that a run needs to go on as if it had never been stopped."""
+
+import hashlib
+import json
+import os
+import pickle
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+
+from ..agents.ppo import save_model
+from ..errors import UserError
+
+_STATE = "state.pkl"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder that appeared by one rename, so it is whole or not there.
+
+    It holds the agent (`agents.ppo`: model, optimiser, counters and the last observation),
+    and the states of the environments and of all random generators. The state is unpickled
+    when a run is resumed: resume only runs that you trust.
+    """
+
+    folder: Path
+
+    @property
+    def steps(self) -> int:
+        """Steps that had been trained."""
+        return int(self.folder.name)
+
+    def restore(self, device: str) -> PPO:
+        """Load the model with its environments, and set the random generators.
+
+        Raises:
+            UserError: the checkpoint is damaged.
+        """
+        damaged = UserError(
+            f"the checkpoint {self.folder} is damaged: delete it to resume from an older one"
+        )
+        try:
+            card = json.loads((self.folder / "agent.json").read_text("utf-8"))
+            raw = (self.folder / _STATE).read_bytes()
+            if hashlib.sha256(raw).hexdigest() != card["state_sha256"]:
+                raise damaged
+            state = pickle.loads(raw)
+            model_file = (self.folder / "model.zip").read_bytes()
+            if hashlib.sha256(model_file).hexdigest() != card["model_sha256"]:
+                raise damaged
+            model = PPO.load(
+                self.folder / "model.zip", env=state["envs"], device=device, force_reset=False
+            )
+        except UserError:
+            raise
+        except Exception as error:  # unpickling can fail in any way there is
+            raise damaged from error
+        _set_generators(state["generators"])
+        return model
+
+
+def write_checkpoint(root: Path, model: PPO, card: dict[str, Any]) -> Checkpoint:
+    """Save a run under `root`, by its number of steps.
+
+    Args:
+        root: The run's folder of checkpoints.
+        model: The model, with its environments.
+        card: What the agent says about itself; see `agents.ppo.save_model`.
+
+    Raises:
+        OSError: no room; what was there before is untouched.
+    """
+    final = root / f"{model.num_timesteps:012d}"
+    if final.exists():
+        return Checkpoint(final)
+    draft = root / f".writing-{os.getpid()}"
+    draft.mkdir(parents=True)
+    try:
+        raw = pickle.dumps({"envs": model.env, "generators": _generators()})
+        (draft / _STATE).write_bytes(raw)
+        save_model(model, draft, card | {"state_sha256": hashlib.sha256(raw).hexdigest()})
+        for path in draft.iterdir():
+            _sync(path)
+        draft.rename(final)
+        _sync(root)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Checkpoint(final)
+
+
+def latest_checkpoint(root: Path) -> Checkpoint | None:
+    """Return the newest checkpoint, or None; drafts that a kill left behind are removed."""
+    for draft in root.glob(".writing-*"):
+        shutil.rmtree(draft, ignore_errors=True)
+    found = sorted(path for path in root.glob("[0-9]*") if path.is_dir())
+    return Checkpoint(found[-1]) if found else None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _generators() -> dict[str, Any]:
+    """Return the states of the global generators, which SB3 draws from."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),  # noqa: NPY002
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _set_generators(states: dict[str, Any]) -> None:
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])

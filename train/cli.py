@@ -1,0 +1,312 @@
+"""The command line: `palaestra train | evaluate | board | list | play | demo | fetch`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import UserError
+
+# Each command imports what it needs when it runs, so that `--help` and `list` are quick.
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, or 2 for a mistake of the user's."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except UserError as error:
+        print(f"palaestra: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("palaestra: interrupted; what was finished is saved", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has enough; Python must not complain when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="palaestra",
+        description="Train, evaluate and rank agents: PPO and language models in the same worlds.",
+    )
+    parser.add_argument("--version", action="version", version=f"palaestra {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_train, _add_evaluate, _add_board, _add_play, _add_list, _add_demo, _add_fetch):
+        add(commands)
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], does: str, example: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=does,
+        description=f"{does[0].upper()}{does[1:]}.",
+        epilog=f"example: {example}",
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_train(commands: Any) -> None:
+    example = "palaestra train --env palaestra/CartPole-v1 --agent ppo --set total_steps=50000"
+    parser = _command(commands, "train", _train, "train an agent", example)
+    parser.add_argument("--env", required=True, metavar="ID", help="the environment")
+    parser.add_argument("--agent", default="ppo", choices=["ppo"], help="what is trained")
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="YAML, environments as keys")
+    _add_set(parser, "a value of the recipe")
+    parser.add_argument("--seed", type=_natural, default=0, help="seed of the training")
+    _add_device(parser)
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on where the run stopped")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from ..envs import views
+    from .progress import progress_bar
+    from .recipe import load_recipe, parse_settings
+    from .training import Run, train
+
+    env_id = views.find_spec(options.env).id
+    recipe = load_recipe(env_id, options.recipe, parse_settings(options.set))
+    run = Run(env_id, recipe, options.seed, options.out or _run_folder(env_id, options.seed))
+    _check_device(options.device)
+    with progress_bar(recipe.total_steps, "steps", options.quiet) as bar:
+        model = train(run, options.resume, options.device, lambda n: bar.update(n - bar.n))
+    print(f"trained {model.num_timesteps:,} steps: {run.folder}")
+    print(f"  watch:    tensorboard --logdir {run.folder}")
+    print(f"  evaluate: palaestra evaluate --env {env_id} --agent {run.folder}")
+    return 0
+
+
+def _add_evaluate(commands: Any) -> None:
+    example = (
+        "palaestra evaluate --env palaestra/Capitals-v0 --agent random --episodes 100 --seed 0"
+    )
+    does = "play episodes with an agent and append a record of each"
+    parser = _command(commands, "evaluate", _evaluate, does, example)
+    _add_who(parser)
+    parser.add_argument("--episodes", type=_positive, default=100, help="how many")
+    parser.add_argument("--batch", type=_positive, default=16, help="episodes side by side")
+    parser.add_argument(
+        "--records", type=Path, default=Path("runs/records.jsonl"), help="file to append to"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from .evaluation import Episode, Evaluation
+    from .progress import progress_bar
+
+    agent, env_id, split = _seat(options)
+    command = _again(options, env_id, split)
+    evaluation = Evaluation(agent, env_id, split, command=command)
+    seeds = range(options.seed, options.seed + options.episodes)
+    returns: list[float] = []
+    with progress_bar(options.episodes, "episodes", options.quiet) as bar:
+
+        def tell(episode: Episode) -> None:
+            returns.append(episode.episode_return)
+            bar.update(1)
+
+        played = evaluation.run(seeds, options.records, options.batch, tell)
+    known = options.episodes - played
+    if returns:
+        print(f"{agent.name} on {env_id}: mean return {sum(returns) / len(returns):.3f}")
+    print(
+        f"{played} episodes played, {known} were recorded before: {options.records}\n"
+        f"  rank: palaestra board {options.records} --html board.html"
+    )
+    return 0
+
+
+def _add_board(commands: Any) -> None:
+    example = "palaestra board runs/records.jsonl runs/*/records.jsonl --html board.html"
+    parser = _command(commands, "board", _board, "rank agents from their records", example)
+    parser.add_argument("records", nargs="+", type=Path, metavar="RECORDS", help="JSON Lines")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page, too")
+
+
+def _board(options: argparse.Namespace) -> int:
+    from .board import as_table, standings, write_page
+    from .progress import console
+    from .records import read_records
+
+    records = read_records(options.records)
+    found = standings(records)
+    for standing in found:
+        console().print(as_table(standing))
+        if standing.missing:
+            print(f"  no scores: evaluate {' and '.join(standing.missing)} on the same tasks")
+    print("Scores: random 0, oracle 1. Agents that the noise does not tell apart share a rank.")
+    if options.html:
+        write_page(found, options.html, records)
+        print(f"page: {options.html}")
+    return 0
+
+
+def _add_play(commands: Any) -> None:
+    example = "palaestra play --env palaestra/Capitals-v0 --agent SmolLM2-135M-Instruct --seed 3"
+    parser = _command(commands, "play", _play, "watch an agent in the terminal", example)
+    _add_who(parser)
+    parser.add_argument("--episodes", type=_positive, default=1, help="how many")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds between steps")
+
+
+def _play(options: argparse.Namespace) -> int:
+    from .watching import watch
+
+    agent, env_id, split = _seat(options)
+    for seed in range(options.seed, options.seed + options.episodes):
+        watch(agent, env_id, split, seed, options.delay)
+    return 0
+
+
+def _add_list(commands: Any) -> None:
+    parser = _command(
+        commands, "list", _list, "show the environments and the agents", "palaestra list"
+    )
+    parser.add_argument("--verbose", action="store_true", help="whole descriptions")
+
+
+def _list(options: argparse.Namespace) -> int:
+    from .listing import show
+
+    show(options.verbose)
+    return 0
+
+
+def _add_demo(commands: Any) -> None:
+    does = "train PPO, evaluate four agents on all environments, and show the board"
+    parser = _command(commands, "demo", _demo, does, "palaestra demo --out runs/demo")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of results")
+    parser.add_argument(
+        "--budget", type=float, default=1.0, help="share of the steps and episodes, such as 0.01"
+    )
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from .demo import demo
+
+    if not 0 < options.budget <= 1:
+        raise UserError(f"--budget {options.budget:g} must be above 0 and at most 1")
+    demo(options.out, options.budget)
+    return 0
+
+
+def _add_fetch(commands: Any) -> None:
+    does = "list the pinned models and data, or fetch them"
+    parser = _command(commands, "fetch", _fetch, does, "palaestra fetch --all")
+    parser.add_argument("assets", nargs="*", metavar="ASSET", help="names; none lists them")
+    parser.add_argument("--all", action="store_true", help="fetch and convert everything")
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from .. import assets
+
+    unknown = [name for name in options.assets if name not in assets.ASSETS]
+    if unknown:
+        raise UserError(f"unknown asset {unknown[0]!r}; there are: {', '.join(assets.ASSETS)}")
+    wanted = list(assets.ASSETS) if options.all else options.assets
+    for name in wanted:
+        print(f"{name} {assets.ASSETS[name].version}", end=": ", flush=True)
+        print(assets.prepare(assets.ASSETS[name]))
+    if not wanted:
+        for asset in assets.ASSETS.values():
+            state = "cached" if assets.is_cached(asset) else "not fetched"
+            print(
+                f"{asset.name:22} {asset.version:8} {asset.license:12} {state:12} {asset.summary}"
+            )
+        print(f"cache: {assets.cache_directory()}")
+    return 0
+
+
+def _add_who(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--env", required=True, metavar="ID", help="the environment")
+    parser.add_argument(
+        "--agent", required=True, metavar="WHO",
+        help="random, constant, oracle, a run's folder, or a language model",
+    )  # fmt: skip
+    parser.add_argument("--split", help="which tasks; `test` where there are splits")
+    _add_set(parser, "an option of the agent, such as shots=4")
+    parser.add_argument("--seed", type=_natural, default=0, help="seed of the first episode")
+    _add_device(parser)
+
+
+def _add_set(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=what)
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+
+
+def _seat(options: argparse.Namespace) -> tuple[Any, str, str | None]:
+    from ..envs import views
+    from .evaluation import seat
+    from .recipe import parse_settings
+
+    spec = views.find_spec(options.env)
+    splits = views.splits_of(spec)
+    split = options.split or ("test" if "test" in splits else None)
+    _check_device(options.device)
+    agent = seat(spec.id, split, options.agent, parse_settings(options.set), options.device)
+    return agent, spec.id, split
+
+
+def _again(options: argparse.Namespace, env_id: str, split: str | None) -> str:
+    """Return the command that plays an evaluation again."""
+    import shlex
+
+    words = ["palaestra", "evaluate", "--env", env_id, "--agent", options.agent]
+    words += ["--split", split] if split else []
+    for setting in options.set:
+        words += ["--set", setting]
+    words += ["--episodes", str(options.episodes), "--seed", str(options.seed)]
+    return shlex.join(words)
+
+
+def _run_folder(env_id: str, seed: int) -> Path:
+    name = env_id.rpartition("/")[2].lower()
+    return Path("runs") / f"{name}-ppo-seed{seed}"
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        known = device == "auto" or torch.device(device)
+    except RuntimeError:
+        known = False
+    if not known:
+        raise UserError(f"unknown device {device!r}: give auto, cpu, cuda or cuda:N")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"there is no GPU for --device {device}: give auto or cpu")
+
+
+def _natural(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < least or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least {least}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,195 @@
+"""Records: one line of JSON for each episode, from which boards are computed."""
+
+import functools
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ..errors import UserError
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one episode that was played to its end."""
+
+    env: str
+    """Id of the environment, version included."""
+    split: str | None
+    """Split of its tasks, None if it has none."""
+    purpose: str
+    """`evaluation`, or `validation` for one in the course of a training."""
+    agent: str
+    """The agent's name."""
+    agent_hash: str
+    """Hash of everything that decides how it plays."""
+    training_seed: int | None
+    """Seed of its training, None if it was not trained here."""
+    training_steps: int | None
+    """Steps of its training so far, None if it was not trained here."""
+    episode_seed: int
+    """Seed of the environment's reset, and of the agent's own draws."""
+    episode_return: float
+    """Sum of the rewards."""
+    success: bool | None
+    """Whether the task was solved, None where that has no meaning."""
+    length: int
+    """Steps, or messages of the agent."""
+    tokens: int
+    """Tokens that the agent generated."""
+    seconds: float
+    """Wall time; in a batch, the episode's share."""
+    valid: bool = True
+    """False if the machinery failed in every attempt: then nothing was learned about the agent."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """How often each `info["failure"]` occurred; under `infra`, attempts that were repeated."""
+    kind: str | None = None
+    """Kind of the task, where there are several."""
+    command: str = ""
+    """What plays the episode again."""
+    commit: str | None = None
+    """Commit of Palaestra, None outside a checkout."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions of the libraries."""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What makes two records the same episode of the same agent."""
+        return (
+            self.env, self.split, self.purpose, self.agent, self.agent_hash,
+            self.training_seed, self.training_steps, self.episode_seed,
+        )  # fmt: skip
+
+
+class RecordFile:
+    """Append records so that a kill loses none that was finished.
+
+    Each record is one write of one line, on the disk before `append` returns. A line that an
+    earlier kill cut short is closed off, so that it spoils no other.
+
+    Args:
+        path: A file of JSON Lines; it and its folder are made if need be.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise UserError(f"cannot write records to {path}: {error.strerror}") from None
+        size = os.fstat(self._file).st_size
+        if size and os.pread(self._file, 1, size - 1) != b"\n":
+            os.write(self._file, b"\n")
+
+    def append(self, record: Record) -> None:
+        """Write one record and wait until the disk has it."""
+        line = (json.dumps(asdict(record), ensure_ascii=False) + "\n").encode()
+        if os.write(self._file, line) != len(line):
+            raise OSError(28, "No space left on device")
+        os.fsync(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        os.close(self._file)
+
+
+def read_records(paths: Iterable[Path]) -> list[Record]:
+    """Read records from files, each episode once, in the order of the files.
+
+    A line that a kill cut short is passed over; it was no finished episode.
+
+    Raises:
+        UserError: a file cannot be read, holds no record, or has a line that is none.
+    """
+    found: dict[tuple[Any, ...], Record] = {}
+    for path in paths:
+        records = _read(path)
+        if not records:
+            raise UserError(
+                f"{path} holds no records yet; play some episodes first: "
+                f"palaestra evaluate --env ID --agent random --records {path}"
+            )
+        found.update((record.key, record) for record in records)
+    return list(found.values())
+
+
+def existing(path: Path) -> set[tuple[Any, ...]]:
+    """Return the keys of the records in a file, none if there is no file."""
+    return {record.key for record in _read(path)} if path.exists() else set()
+
+
+def _read(path: Path) -> list[Record]:
+    try:
+        lines = path.read_text("utf-8", "replace").split("\n")
+    except OSError as error:
+        raise UserError(f"cannot read records from {path}: {error.strerror}") from None
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            raw = json.loads(line)
+        except ValueError:
+            if line.lstrip().startswith('{"env"') and not line.rstrip().endswith("}"):
+                continue
+            raise UserError(f"{path}, line {number}: not a record; remove the line") from None
+        records.append(_checked(raw, f"{path}, line {number}"))
+    return records
+
+
+def _checked(raw: Any, where: str) -> Record:
+    known = {f.name for f in fields(Record)}
+    if not isinstance(raw, dict) or not raw.keys() <= known:
+        raise UserError(f"{where}: not a record of this version; remove the line")
+    try:
+        record = Record(**raw)
+        finite = math.isfinite(record.episode_return) and math.isfinite(record.seconds)
+    except TypeError:
+        raise UserError(
+            f"{where}: a field is missing or of a wrong type; remove the line"
+        ) from None
+    if not finite or not isinstance(record.env, str) or not isinstance(record.agent, str):
+        raise UserError(f"{where}: a field is missing or of a wrong type; remove the line")
+    return record
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    libraries = (
+        "palaestra", "gymnasium", "stable_baselines3", "torch", "transformers", "numba", "numpy",
+    )  # fmt: skip
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in libraries
+    }
+
+
+@functools.cache
+def commit() -> str | None:
+    """Return the commit of the checkout, with `-dirty` if it has changes; None elsewhere."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        said = subprocess.run(git, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return said.stdout.strip() or None

@@ -1,0 +1,286 @@
+"""Train PPO: rollouts, updates, evaluations on held-out tasks, checkpoints, TensorBoard."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import yaml
+from filelock import FileLock, Timeout
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import HParam, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch.utils.tensorboard import SummaryWriter
+
+from ..agents import Seat
+from ..agents.ppo import PPOAgent
+from ..envs import views
+from ..errors import UserError
+from ..policies.choices import ChoicePolicy
+from .checkpoint import latest_checkpoint, write_checkpoint
+from .evaluation import Episode, Evaluation
+from .recipe import Recipe
+from .records import commit, versions
+
+VALIDATION_SEED = 1_000_000
+"""First seed of the evaluations in the course of a training."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run and the folder that holds all of it.
+
+    `run.yaml` says how it was trained, `checkpoints/` where it stood, `records.jsonl` how
+    it did on held-out tasks, `tensorboard/` shows it.
+    """
+
+    env_id: str
+    recipe: Recipe
+    seed: int
+    folder: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def records(self) -> Path:
+        """File of the records of the evaluations."""
+        return self.folder / "records.jsonl"
+
+    @property
+    def held_out(self) -> str | None:
+        """The split of those evaluations."""
+        return "validation" if "validation" in _splits(self.env_id) else None
+
+
+def train(
+    run: Run,
+    resume: bool = False,
+    device: str = "auto",
+    tell: Callable[[int], None] = lambda n: None,
+) -> PPO:
+    """Train to the last step of the recipe, from the start or from the newest checkpoint.
+
+    A resumed run ends in the same weights, bit for bit, as one that was never stopped.
+
+    Args:
+        run: What to train and where to put it.
+        resume: Whether to go on with what the folder holds.
+        device: A torch device, or `auto`.
+        tell: Called with the number of steps after each rollout.
+
+    Raises:
+        UserError: the folder holds a run and `resume` is off, or holds another run or none, or
+            is in use; or a checkpoint is damaged.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with _locked(run.folder):
+        _check_folder(run, resume)
+        checkpoint = latest_checkpoint(run.checkpoints)
+        model = checkpoint.restore(device) if checkpoint else build(run, device)
+        writer = _log_to_tensorboard(model, run)
+        tell(model.num_timesteps)
+        model.learn(
+            max(run.recipe.total_steps - model.num_timesteps, 0),
+            callback=_BetweenRollouts(run, writer, tell),
+            reset_num_timesteps=False,
+        )
+        model.logger.close()
+    return model
+
+
+def build(run: Run, device: str = "auto") -> PPO:
+    """Make the untrained PPO of a run, with its environments.
+
+    Raises:
+        UserError: PPO cannot play the environment, or the policy has no such arguments.
+    """
+    r = run.recipe
+    split = "train" if "train" in _splits(run.env_id) else None
+    make = partial(views.make, run.env_id, "array", split=split)
+    envs = DummyVecEnv([partial(_monitored, make)] * r.n_envs)
+    # Far from the small seeds that people evaluate on, and another stretch for every run.
+    envs.seed(int(np.random.SeedSequence([run.seed, 0]).generate_state(1)[0]))
+    reads = isinstance(envs.observation_space, gymnasium.spaces.Dict)
+    try:
+        return PPO(
+            ChoicePolicy if reads else "MlpPolicy",
+            envs,
+            learning_rate=_schedule(r.learning_rate, r.learning_rate_schedule),
+            n_steps=r.n_steps,
+            batch_size=r.batch_size,
+            n_epochs=r.n_epochs,
+            gamma=r.gamma,
+            gae_lambda=r.gae_lambda,
+            clip_range=_schedule(r.clip_range, r.clip_range_schedule),
+            normalize_advantage=r.normalize_advantage,
+            ent_coef=r.ent_coef,
+            vf_coef=r.vf_coef,
+            max_grad_norm=r.max_grad_norm,
+            target_kl=r.target_kl,
+            policy_kwargs=r.policy_kwargs,
+            seed=run.seed,
+            device=device,
+        )
+    except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
+        raise UserError(f"PPO cannot play {run.env_id} with this recipe: {error}") from error
+
+
+class _BetweenRollouts(BaseCallback):
+    """Evaluate and save after an update and before the next rollout, when the recipe says so.
+
+    That is the one moment when model, environments and generators agree: the rollout is
+    used up and the next has not begun.
+    """
+
+    def __init__(self, run: Run, writer: SummaryWriter, tell: Callable[[int], None]) -> None:
+        super().__init__()
+        self.run, self.writer, self.tell = run, writer, tell
+
+    def _on_training_start(self) -> None:
+        self._before = self.num_timesteps - 1
+
+    def _on_rollout_start(self) -> None:
+        self._evaluate_and_save()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.tell(self.num_timesteps)
+
+    def _on_training_end(self) -> None:
+        self._evaluate_and_save()
+
+    def _evaluate_and_save(self) -> None:
+        steps, before, recipe = self.num_timesteps, self._before, self.run.recipe
+        last = steps >= recipe.total_steps
+        self._before = steps
+        if last or steps // recipe.evaluate_every != before // recipe.evaluate_every:
+            self._evaluate()
+        if last or steps // recipe.checkpoint_every != before // recipe.checkpoint_every:
+            write_checkpoint(self.run.checkpoints, self._ppo, self._card())
+
+    def _evaluate(self) -> None:
+        env_id, recipe = self.run.env_id, self.run.recipe
+        place = Seat(env_id, self._ppo.observation_space, self._ppo.action_space)
+        agent = PPOAgent(place, self._ppo, self._card())
+        seeds = range(VALIDATION_SEED, VALIDATION_SEED + recipe.evaluate_episodes)
+        episodes: list[Episode] = []
+        evaluation = Evaluation(agent, env_id, self.run.held_out, purpose="validation")
+        evaluation.run(seeds, self.run.records, tell=episodes.append)
+        if not episodes:  # a resumed run finds them in the records
+            return
+        returns = [episode.episode_return for episode in episodes]
+        solved = [e.info["success"] for e in episodes if "success" in e.info]
+        self.writer.add_scalar("validation/return", np.mean(returns), self.num_timesteps)
+        if solved:
+            self.writer.add_scalar("validation/success", np.mean(solved), self.num_timesteps)
+        for i, episode in enumerate(e for e in episodes[:3] if "messages" in e.info):
+            text = _transcript(episode)
+            self.writer.add_text(f"transcript/{i}", text, self.num_timesteps)
+
+    def _card(self) -> dict[str, Any]:
+        return {
+            "env": self.run.env_id,
+            "training_seed": self.run.seed,
+            "steps": self.num_timesteps,
+            "versions": versions(),
+            "commit": commit(),
+        }
+
+    @property
+    def _ppo(self) -> PPO:
+        assert isinstance(self.model, PPO)
+        return self.model
+
+
+def _transcript(episode: Episode) -> str:
+    """Write a dialogue as Markdown, the messages quoted so that nothing in them is markup."""
+    said = [
+        f"**{m['role']}**\n\n" + "\n".join(f"    {line}" for line in m["content"].split("\n"))
+        for m in episode.info["messages"]
+    ]
+    return "\n\n".join([*said, f"**return** {episode.episode_return:g}"])
+
+
+def _monitored(make: Callable[[], gymnasium.Env[Any, Any]]) -> Monitor[Any, Any]:
+    return Monitor(make())
+
+
+def _schedule(start: float, kind: str) -> float | LinearSchedule:
+    return LinearSchedule(start, 0.0, 1.0) if kind == "linear" else start
+
+
+def _splits(env_id: str) -> tuple[str, ...]:
+    return views.splits_of(views.find_spec(env_id))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder; a kill lets go of it."""
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(
+            f"{folder} is in use by another process: wait for it, or give another --out"
+        ) from None
+
+
+def _check_folder(run: Run, resume: bool) -> None:
+    """Compare the folder with the run, and describe the run in it if it is new."""
+    path = run.folder / "run.yaml"
+    wanted = {"env": run.env_id, "agent": "ppo", "seed": run.seed, "recipe": asdict(run.recipe)}
+    if not path.exists():
+        if resume:
+            raise UserError(f"{run.folder} holds no run to resume: leave out --resume")
+        draft = path.with_suffix(".draft")
+        draft.write_text(yaml.safe_dump(wanted, sort_keys=False), "utf-8")
+        draft.rename(path)
+        return
+    if not resume:
+        raise UserError(
+            f"{run.folder} already holds a run: add --resume to go on with it, or give another "
+            "folder with --out"
+        )
+    found = yaml.safe_load(path.read_text("utf-8"))
+    changed = _changes(found | found["recipe"], wanted | asdict(run.recipe))
+    if changed:
+        raise UserError(f"{run.folder} holds another run ({changed}): resume it as it was begun")
+
+
+def _changes(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{key} was {found.get(key)!r}, now {wanted[key]!r}"
+        for key in wanted
+        if key != "recipe" and found.get(key) != wanted[key]
+    )
+
+
+def _log_to_tensorboard(model: PPO, run: Run) -> SummaryWriter:
+    """Give the model a logger; what a killed run logged past its checkpoint is taken back."""
+    folder = str(run.folder / "tensorboard")
+    output = TensorBoardOutputFormat(folder)
+    if model.num_timesteps:
+        output.writer.close()  # type: ignore[no-untyped-call]
+        output.writer = SummaryWriter(folder, purge_step=model.num_timesteps + 1)  # type: ignore[no-untyped-call]
+    model.set_logger(Logger(folder, [output]))
+    plain = {
+        k: v if isinstance(v, int | float | str) else str(v) for k, v in asdict(run.recipe).items()
+    }
+    settings = HParam(
+        {"env": run.env_id, "seed": run.seed, **plain},
+        {"rollout/ep_rew_mean": 0.0, "validation/return": 0.0},
+    )
+    model.logger.record("hparams", settings)
+    return output.writer
