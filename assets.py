@@ -214,7 +214,10 @@ def _build_once(path: Path, build: Callable[[Path], None]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not path.exists():
-                with tempfile.TemporaryDirectory(dir=path.parent, prefix=".building-") as folder:
+                prefix = f".building-{path.name}-"
+                for left_by_a_kill in path.parent.glob(f"{prefix}*"):
+                    shutil.rmtree(left_by_a_kill, ignore_errors=True)
+                with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as folder:
                     draft = Path(folder) / path.name
                     build(draft)
                     draft.rename(path)

@@ -57,8 +57,8 @@ class PPOAgent(Agent):
             return Actions(list(actions))
         tensor, _ = self.model.policy.obs_to_tensor(batch)
         with torch.no_grad():
-            probabilities = self.model.policy.get_distribution(tensor).distribution.probs
-        rows = probabilities.double().cpu().numpy()  # type: ignore[union-attr]
+            distribution: Any = self.model.policy.get_distribution(tensor).distribution
+        rows = distribution.probs.double().cpu().numpy()
         return Actions(
             [rng.choice(len(p), p=p / p.sum()) for p, rng in zip(rows, rngs, strict=True)]
         )

@@ -21,13 +21,13 @@ _PHRASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("{x} times {y}", "{x} multiplied by {y}"),
         ("the product of {x} and {y}", "{x} lots of {y}", "{x} groups of {y}"),
     ),
-    "%": (
-        ("{x} modulo {y}", "the remainder of {x} divided by {y}"),
-        ("the rest when {x} is divided by {y}", "what is left of {x} in groups of {y}"),
+    "/": (
+        ("{x} divided by {y}", "{x} over {y}"),
+        ("the quotient of {x} and {y}", "the ratio of {x} to {y}", "{x} shared by {y}"),
     ),
 }
-_KINDS = {"+": "addition", "-": "subtraction", "*": "multiplication", "%": "remainder"}
-_SIBLINGS = ("+", "-", "*", "%", "-", "%")
+_KINDS = {"+": "addition", "-": "subtraction", "*": "multiplication", "/": "division"}
+_SIBLINGS = ("+", "-", "*", "/", "-", "/")
 """The last two with their operands the other way round, which for + and * is the same task."""
 
 
@@ -46,7 +46,7 @@ class Calculator(OneHopEnv):
 
     ## Description
     "What is 79 reduced by 86?": understand which operation a phrase means, send it to the
-    calculator, report the result. Addition, subtraction, multiplication and remainder of two
+    calculator, report the result. Addition, subtraction, multiplication and division of two
     different whole numbers from 2 to 99. The splits share no operand: `test` has the 14 that
     leave 2 when divided by 7, `validation` the 14 that leave 5, `train` the other 70.
     `paraphrase` has the operands of `test` in phrasings that no other split uses.
@@ -75,7 +75,7 @@ class Calculator(OneHopEnv):
     instructions = (
         "Answer the question with the calculator. Call it with "
         "<calculator>expression</calculator>, where the expression uses whole numbers, "
-        "+ - * / % and brackets. Then reply with <answer>result</answer>."
+        "+ - * / and brackets. Then reply with <answer>result</answer>."
     )
     max_choices = len(_SIBLINGS)
 

@@ -116,12 +116,13 @@ class Capitals(OneHopEnv):
     def __init__(self, split: str = "train", render_mode: str | None = None) -> None:
         super().__init__(split, render_mode)
         self._database = ReadOnlyDatabase(database_path())
+        self._tools = {"sql": Tool(self.sql)}
         self._subjects = _subjects("test" if split == "paraphrase" else split)
 
     @property
     def tools(self) -> dict[str, Tool]:
         """The database."""
-        return {"sql": Tool(self.sql)}
+        return self._tools
 
     def sql(self, query: str) -> str:
         """Run one SELECT statement on the database and return its rows.

@@ -76,23 +76,23 @@ class CartPole(CartPoleEnv):
             raise ValueError(f"action {action!r} is not in {self.action_space}: give 0 or 1")
         if self.state is None:
             raise ResetNeeded("call reset() before step()")
-        self.state = np.array(_advance(*self.state, action == 1))
+        self.state = np.array(_advance(*(float(v) for v in self.state), action == 1))  # type: ignore[call-arg]
         terminated = bool(_has_fallen(self.state[0], self.state[2]))
         reward = self._reward(terminated)
         if self.render_mode == "human":
-            self.render()
+            self.render()  # type: ignore[no-untyped-call]
         return self.state.astype(np.float32), reward, terminated, False, {}
 
     def _reward(self, terminated: bool) -> float:
         if not terminated:
             return 0.0 if self._sutton_barto_reward else 1.0
-        first = self.steps_beyond_terminated is None
-        self.steps_beyond_terminated = 0 if first else self.steps_beyond_terminated + 1
-        if self.steps_beyond_terminated == 1:
+        beyond: int | None = self.steps_beyond_terminated
+        if beyond == 0:
             logger.warn("step() was called on an episode that is over: call reset() first")
+        self.steps_beyond_terminated = 0 if beyond is None else beyond + 1  # type: ignore[assignment]
         if self._sutton_barto_reward:
             return -1.0
-        return 1.0 if first else 0.0
+        return 1.0 if beyond is None else 0.0
 
     def describe(self, observation: NDArray[np.float32]) -> str:
         """Say an observation in words and rounded numbers."""

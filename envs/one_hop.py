@@ -1,5 +1,6 @@
 """Tasks that one tool call solves: ask the tool the right thing, then say what it found."""
 
+import math
 import unicodedata
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -63,11 +64,13 @@ class OneHopEnv(TextEnv):
 def is_same(answer: str, truth: str) -> bool:
     """Compare two answers: as numbers if the truth is one, else as words.
 
-    Words are compared without regard to case, accents, spaces and a full stop at the end.
+    A fraction may be rounded to six digits, a whole number may not. Words are compared without
+    regard to case, accents, spaces and a full stop at the end.
     """
-    expected = _number(truth)
+    expected, given = _number(truth), _number(answer)
     if expected is not None:
-        return _number(answer) == expected
+        tolerance = 0.0 if expected.is_integer() else 1e-6
+        return given is not None and math.isclose(given, expected, rel_tol=tolerance)
     return folded(answer) == folded(truth)
 
 

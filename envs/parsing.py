@@ -40,17 +40,20 @@ Parsed = ToolCall | Answer | Malformed
 _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _TAGGED = re.compile(r"<([a-z_]\w{0,40})>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
 _FENCED = re.compile(r"```([a-z_]\w{0,40})[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 
 
 def parse(message: str, tools: Mapping[str, Tool]) -> Parsed:
-    """Read the first tool call of a message, else its last answer.
+    r"""Read the first tool call of a message, else its last answer.
 
     A call comes as `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, as
     `<name>argument</name>` for a tool with one parameter, or as a fenced block whose language
-    is the tool's name. An answer comes as `<answer>...</answer>` or `\\boxed{...}`. A call goes
-    before an answer: an answer beside it was written without the result.
+    is the tool's name. An answer comes as `<answer>...</answer>` or `\boxed{...}`. A call goes
+    before an answer: an answer beside it was written without the result. What stands in
+    `<think>...</think>` is neither.
     """
+    message = _THOUGHT.sub("", message)
     calls = (m for pattern in (_CALL, _TAGGED, _FENCED) for m in pattern.finditer(message))
     for found in sorted(calls, key=lambda m: m.start()):
         if found.re is _CALL:
@@ -103,7 +106,7 @@ def _checked(tool: Tool, arguments: dict[str, Any]) -> ToolCall | Malformed:
 
 
 def _last_boxed(message: str) -> str | None:
-    """Return what the last `\\boxed{...}` holds, braces inside it balanced."""
+    r"""Return what the last `\boxed{...}` holds, braces inside it balanced."""
     start = message.rfind("\\boxed{")
     if start < 0:
         return None

@@ -8,7 +8,7 @@ messages        the dialogue so far, in OpenAI's shape
 kind            which kind of task this is, for tables by kind
 tools           JSON schemas of the tools, as chat templates take them
 choices         admissible messages, in an order that comes from the seed
-parsed_action   what was understood: {"tool", "arguments"}, {"answer"} or None
+parsed_action   what was understood: (tool, arguments), ("answer", text) or None
 success         True as soon as the task is solved
 failure         None, "format", "tool", "timeout" or "infra"
 reward_valid    False where the machinery failed, so that no trainer learns from it
@@ -44,6 +44,9 @@ CHARSET = frozenset(
         *range(0x1E00, 0x1F00),
     )
 ) | frozenset("–—‘’“”„…−×÷‹›⟦⟧")
+ParsedAction = tuple[str, dict[str, Any] | str]
+"""No dictionary: Gymnasium's vector environments would merge those of their members."""
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _OWN_TAGS = r"tool_call|answer|think"
 _ANGLE_MARKER = re.compile(r"<(/?[|｜]?[A-Za-z_/][\w|｜▁:.-]{0,60}?[|｜]?/?)>")
@@ -54,8 +57,8 @@ class TextEnv(gymnasium.Env[str, str]):
     """Base of the environments that are played in words.
 
     A subclass sets `instructions`, `max_turns`, `max_choices` and `tools`, and writes
-    `_new_task`, `_kind`, `_choices`, `_is_right` and `solution`. Everything else, and above all what
-    happens to a hostile message, is decided here.
+    `_new_task`, `_kind`, `_choices`, `_is_right` and `solution`. Everything else, and above all
+    what happens to a hostile message, is decided here.
 
     Args:
         split: Which tasks are drawn: one of `splits`, which share none.
@@ -157,7 +160,7 @@ class TextEnv(gymnasium.Env[str, str]):
                 expected = f"Not understood: {reason}. {self.instructions}"
                 return self._said("user", expected, FORMAT_REWARD, "format", None)
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """Return the dialogue so far, a message a paragraph."""
         if self.render_mode != "ansi":
             return None
@@ -166,13 +169,13 @@ class TextEnv(gymnasium.Env[str, str]):
     def _answered(self, text: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         right = self._is_right(text)
         self._over = True
-        info = self._info({"answer": text}, success=right)
+        info = self._info(("answer", text), success=right)
         return "", SUCCESS_REWARD if right else 0.0, True, False, info
 
     def _called(
         self, tool: Tool, arguments: dict[str, Any]
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        parsed = {"tool": tool.name, "arguments": arguments}
+        parsed = (tool.name, arguments)
         try:
             result, failure = tool.function(**arguments), None
         except ToolError as error:
@@ -192,7 +195,7 @@ class TextEnv(gymnasium.Env[str, str]):
         content: str,
         reward: float,
         failure: str | None,
-        parsed: dict[str, Any] | None,
+        parsed: ParsedAction | None,
         **more: str,
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
         # A tool may repeat what the agent gave it.
@@ -203,7 +206,7 @@ class TextEnv(gymnasium.Env[str, str]):
 
     def _info(
         self,
-        parsed: dict[str, Any] | None = None,
+        parsed: ParsedAction | None = None,
         *,
         success: bool = False,
         failure: str | None = None,

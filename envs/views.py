@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .parsing import Answer, parse
-from .text import FORMAT_REWARD, MAX_ACTION_LENGTH, harmless, text_spaces
+from .text import FORMAT_REWARD, MAX_ACTION_LENGTH, ParsedAction, harmless, text_spaces
 
 View = Literal["native", "array", "text"]
 """As the environment is; as arrays, for SB3; as a dialogue, for a language model."""
@@ -27,7 +27,7 @@ View = Literal["native", "array", "text"]
 ChoicesObservation = dict[str, NDArray[Any]]
 
 
-class AsText(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
+class AsText(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Show any environment as a dialogue, with the `info` that `TextEnv` describes.
 
     A text environment passes through unchanged. An array environment says itself: it has
@@ -99,7 +99,7 @@ class AsText(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         self._return += float(reward)
         self._seen = self._describe(observation)
         self._exchanges.append({"role": "user", "content": self._seen})
-        info = self._info(info, {"answer": self._words[move]}, None, over=terminated or truncated)
+        info = self._info(info, ("answer", self._words[move]), None, over=terminated or truncated)
         return self._seen, float(reward), terminated, truncated, info
 
     def solution(self) -> str:
@@ -125,7 +125,7 @@ class AsText(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         return str(self.env.unwrapped.describe(observation))  # type: ignore[attr-defined]
 
     def _info(
-        self, info: dict[str, Any], parsed: dict[str, Any] | None, failure: str | None, over: bool
+        self, info: dict[str, Any], parsed: ParsedAction | None, failure: str | None, over: bool
     ) -> dict[str, Any]:
         self._over = over
         del self._exchanges[: -(2 * self._history + 1)]
@@ -147,7 +147,7 @@ class AsText(gymnasium.Wrapper[str, str, Any, Any], RecordConstructorArgs):
         }
 
 
-class AsChoices(gymnasium.Wrapper[ChoicesObservation, int, Any, Any], RecordConstructorArgs):
+class AsChoices(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Show any environment as a choice among messages, for agents that act by number.
 
     The observation is a dictionary of arrays in which text crosses as UTF-8 bytes, padded
@@ -178,8 +178,8 @@ class AsChoices(gymnasium.Wrapper[ChoicesObservation, int, Any, Any], RecordCons
         self._dialogue_bytes, self._choice_bytes = dialogue_bytes, choice_bytes
         count = int(self.env.get_wrapper_attr("max_choices"))
         self._choices: list[str] = []
-        self.action_space = spaces.Discrete(count)  # type: ignore[assignment]
-        self.observation_space = spaces.Dict(  # type: ignore[assignment]
+        self.action_space = spaces.Discrete(count)
+        self.observation_space = spaces.Dict(
             {
                 "dialogue": spaces.Box(0, 255, (dialogue_bytes,), np.uint8),
                 "choices": spaces.Box(0, 255, (count, choice_bytes), np.uint8),
@@ -208,7 +208,7 @@ class AsChoices(gymnasium.Wrapper[ChoicesObservation, int, Any, Any], RecordCons
 
     def action_masks(self) -> NDArray[np.int8]:
         """Return 1 for each number that stands for a choice, shape (K,)."""
-        count = int(self.action_space.n)  # type: ignore[attr-defined]
+        count = self.get_wrapper_attr("max_choices")
         return (np.arange(count) < len(self._choices)).astype(np.int8)
 
     def solution(self) -> int:
@@ -307,7 +307,8 @@ def find_spec(env_id: str) -> EnvSpec:
 
 def splits_of(spec: EnvSpec) -> tuple[str, ...]:
     """Return the splits of an environment, empty if it has none."""
-    creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(spec.entry_point)
+    entry = spec.entry_point
+    creator = load_env_creator(entry) if isinstance(entry, str) else entry
     return tuple(getattr(creator, "splits", ()))
 
 
@@ -322,9 +323,19 @@ def _render(messages: list[dict[str, Any]], room: int) -> str:
         json.dumps({"role": m["role"], "content": m["content"]}, ensure_ascii=False)
         for m in messages
     ]
-    while len(lines) > 2 and len("\n".join(lines).encode()) > room:
+    while len(lines) > 2 and _size(lines) > room:
         del lines[1]
+    if _size(lines) > room:  # even these: leave out the end of each, so that each stays JSON
+        share = room // (4 * len(messages[-2:]))
+        shorter = [{"role": m["role"], "content": m["content"][:share]} for m in messages[-2:]]
+        lines = [json.dumps(m, ensure_ascii=False) for m in shorter]
+        while lines and _size(lines) > room:
+            del lines[0]
     return "\n".join(lines)
+
+
+def _size(lines: list[str]) -> int:
+    return len("\n".join(lines).encode())
 
 
 def _write(row: NDArray[np.uint8], text: str) -> None:

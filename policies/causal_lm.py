@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -20,6 +21,7 @@ from transformers import (
 from .. import assets
 from ..errors import UserError
 from . import PACKAGED_MODEL
+from .loading import quietly
 
 Message = dict[str, Any]
 
@@ -53,10 +55,12 @@ class CausalLM:
         source = _source(name)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        model: Any
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
-        except (OSError, ValueError, AttributeError) as error:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(source, padding_side="left")
+            with quietly():
+                model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+        except (OSError, ValueError, AttributeError, TypeError, SafetensorError) as error:
             reason = str(error).partition("\n")[0]
             raise UserError(
                 f"cannot load the language model {name!r}: {reason}; give {PACKAGED_MODEL!r}, or a "
@@ -130,7 +134,7 @@ class CausalLM:
     def _read(self, ids: list[int]) -> Reply:
         end = self._tokenizer.eos_token_id
         count = ids.index(end) + 1 if end in ids else len(ids)
-        text = self._tokenizer.decode(ids[:count], skip_special_tokens=True)
+        text: str = self._tokenizer.decode(ids[:count], skip_special_tokens=True)
         return Reply(text.strip(), count)
 
     def _render(
@@ -174,7 +178,8 @@ class CausalLM:
             ids = self._tokenize(text)
             cache = DynamicCache(config=self._model.config)
             self._model(input_ids=torch.tensor([ids], device=self._device), past_key_values=cache)
-            self._prefixes = {text: (ids, [(layer.keys, layer.values) for layer in cache.layers])}
+            layers: Any = cache.layers
+            self._prefixes = {text: (ids, [(layer.keys, layer.values) for layer in layers])}
         return self._prefixes[text]
 
     def _cache(
@@ -187,14 +192,17 @@ class CausalLM:
         return cache
 
 
-class _GumbelMax(LogitsProcessor):  # type: ignore[misc]
+class _GumbelMax(LogitsProcessor):
     """Add Gumbel noise to the logits: the largest is then a sample of their softmax.
 
     Source: Maddison, Tarlow and Minka, "A* Sampling" (2014), section 2.
     """
 
     def __init__(self, temperature: float, rngs: Sequence[np.random.Generator]) -> None:
-        self._temperature, self._rngs = temperature, rngs
+        self._temperature = temperature
+        # A batch runs until its longest reply ends; what a row draws after its own end must
+        # not move the generator that its next reply is drawn with.
+        self._rngs = [np.random.default_rng(rng.integers(2**63)) for rng in rngs]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         noise = np.stack([rng.gumbel(size=scores.shape[1]) for rng in self._rngs])

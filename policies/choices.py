@@ -60,7 +60,9 @@ class ChoicePolicy(ActorCriticPolicy):
         # The scorer's output already is the logits.
         self.action_net = nn.Identity()
         self.optimizer = self.optimizer_class(
-            self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
+            self.parameters(),
+            lr=lr_schedule(1),  # type: ignore[call-arg]
+            **self.optimizer_kwargs,
         )
 
 
@@ -94,7 +96,8 @@ class ChoiceScorer(nn.Module):
         # Unit vectors have entries near 0.05; scaled up, they are what a linear layer expects.
         hidden = self.actor(torch.cat(seen, dim=-1) * EMBEDDING**0.5)
         logits_B_K = self.score(hidden).squeeze(-1) + self.resemblance * alike_B_K_E.sum(-1)
-        return logits_B_K.masked_fill(mask_B_K == 0, _MASKED)
+        masked_B_K: torch.Tensor = logits_B_K.masked_fill(mask_B_K == 0, _MASKED)
+        return masked_B_K
 
     def forward_critic(self, features: torch.Tensor) -> torch.Tensor:
         """Return the critic's latent, shape (B, width)."""
@@ -103,7 +106,7 @@ class ChoiceScorer(nn.Module):
         return latent
 
     def _split(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        task, newest, choices, mask = features.split(
-            [EMBEDDING, EMBEDDING, self._choices * EMBEDDING, self._choices], dim=1
+        task, newest, choices, mask = torch.split(
+            features, [EMBEDDING, EMBEDDING, self._choices * EMBEDDING, self._choices], dim=1
         )
-        return task, newest, choices.unflatten(1, (self._choices, EMBEDDING)), mask
+        return task, newest, choices.reshape(-1, self._choices, EMBEDDING), mask

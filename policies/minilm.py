@@ -10,6 +10,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from .. import assets
+from .loading import quietly
 
 EMBEDDING = 384
 """Width of an embedding of all-MiniLM-L6-v2."""
@@ -32,7 +33,8 @@ class SentenceEncoder:
 
         folder = assets.minilm_directory()
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        self._model = AutoModel.from_pretrained(folder).to(device).eval()
+        with quietly():
+            self._model = AutoModel.from_pretrained(folder).to(device).eval()
         self._device = device
         self._capacity = capacity
         self._cache: dict[str, torch.Tensor] = {}

@@ -75,11 +75,13 @@ def _train(options: argparse.Namespace) -> int:
     from ..envs import views
     from .progress import progress_bar
     from .recipe import load_recipe, parse_settings
-    from .training import Run, train
+    from .training import Run, recorded_recipe, train
 
     env_id = views.find_spec(options.env).id
-    recipe = load_recipe(env_id, options.recipe, parse_settings(options.set))
-    run = Run(env_id, recipe, options.seed, options.out or _run_folder(env_id, options.seed))
+    folder = options.out or _run_folder(env_id, options.seed)
+    begun = recorded_recipe(folder) if options.resume else {}
+    recipe = load_recipe(env_id, options.recipe, begun | parse_settings(options.set))
+    run = Run(env_id, recipe, options.seed, folder)
     _check_device(options.device)
     with progress_bar(recipe.total_steps, "steps", options.quiet) as bar:
         model = train(run, options.resume, options.device, lambda n: bar.update(n - bar.n))
@@ -196,10 +198,11 @@ def _add_demo(commands: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from .demo import demo
-
     if not 0 < options.budget <= 1:
         raise UserError(f"--budget {options.budget:g} must be above 0 and at most 1")
+    print("PPO and a language model, in the same three worlds: a few minutes.", flush=True)
+    from .demo import demo
+
     demo(options.out, options.budget)
     return 0
 
@@ -285,12 +288,10 @@ def _check_device(device: str) -> None:
     import torch
 
     try:
-        known = device == "auto" or torch.device(device)
+        kind = "auto" if device == "auto" else torch.device(device).type
     except RuntimeError:
-        known = False
-    if not known:
-        raise UserError(f"unknown device {device!r}: give auto, cpu, cuda or cuda:N")
-    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"unknown device {device!r}: give auto, cpu, cuda or cuda:N") from None
+    if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(f"there is no GPU for --device {device}: give auto or cpu")
 
 

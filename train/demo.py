@@ -19,7 +19,7 @@ from .training import Run, train
 _CARTPOLE, _CALCULATOR, _CAPITALS = (
     "palaestra/CartPole-v1", "palaestra/Calculator-v0", "palaestra/Capitals-v0",
 )  # fmt: skip
-_STEPS = {_CARTPOLE: 100_000, _CALCULATOR: 10_240, _CAPITALS: 2_048}
+_STEPS = {_CARTPOLE: 100_000, _CALCULATOR: 8_192, _CAPITALS: 2_048}
 """Steps of PPO's training."""
 
 
@@ -37,8 +37,8 @@ _MATCHES = (
     *(_Match(env_id, who, 200) for env_id in _STEPS for who in ("random", "oracle", "ppo")),
     # A language model writes about a message a second on two cores, so it plays fewer.
     _Match(_CARTPOLE, PACKAGED_MODEL, 8, {"shots": 4}),
-    _Match(_CALCULATOR, PACKAGED_MODEL, 60),
-    _Match(_CAPITALS, PACKAGED_MODEL, 60),
+    _Match(_CALCULATOR, PACKAGED_MODEL, 40),
+    _Match(_CAPITALS, PACKAGED_MODEL, 40),
 )
 
 

@@ -1,7 +1,7 @@
 """Recipes: what PPO is trained with, from YAML and from the command line."""
 
 import difflib
-import math
+import sys
 from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
@@ -66,7 +66,7 @@ class Recipe:
         for field in fields(self):
             value = getattr(self, field.name)
             kind = getattr(field.type, "__name__", str(field.type))
-            _require(field.name, value, _fits(value, field.type), f"must be of type {kind}")
+            _require(field.name, value, fits(value, field.type), f"must be of type {kind}")
         for name in _AT_LEAST_1:
             _require(name, getattr(self, name), getattr(self, name) >= 1, "must be at least 1")
         for name in ("gamma", "gae_lambda"):
@@ -80,6 +80,9 @@ class Recipe:
         rollout = self.n_envs * self.n_steps
         _require("n_steps", self.n_steps, rollout > 1, "and n_envs make a rollout of one step")
 
+
+# PyYAML lets through what its constructors raise, of `2001-13-45`, `!!bool x` or `[[[[...`.
+_UNREADABLE = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 _AT_LEAST_1 = (
     "total_steps", "n_envs", "n_steps", "batch_size", "n_epochs", "evaluate_every",
@@ -105,13 +108,15 @@ def load_recipe(
         book = yaml.safe_load(source.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from None
+    except _UNREADABLE as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path} is not valid YAML: {reason}") from None
     if not isinstance(book, dict) or not all(isinstance(v, dict) for v in book.values()):
         raise UserError(f"{path} needs environments as keys, and under each its hyper-parameters")
     if path and env_id not in book and "default" not in book:
         raise UserError(f"{path} has no recipe for {env_id}, and no `default`")
-    values = book.get("default", {}) | book.get(env_id, {}) | (changes or {})
+    written = book.get("default", {}) | book.get(env_id, {})
+    values = {key: _number_or(value) for key, value in written.items()} | (changes or {})
     for key in values:
         _check_key(key)
     return replace(Recipe(), **values)
@@ -130,7 +135,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
             raise UserError(f"--set {setting!r} is not of the form key=value")
         try:
             parsed[key.strip()] = _number_or(yaml.safe_load(value))
-        except yaml.YAMLError:
+        except _UNREADABLE:
             raise UserError(f"--set {setting!r}: the value cannot be read") from None
     return parsed
 
@@ -153,15 +158,15 @@ def _check_key(key: str) -> None:
         raise UserError(f"unknown recipe key {key!r}; {hint}the keys are: {', '.join(known)}")
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Tell whether a value is of an annotated type; an int is a float, a bool is neither."""
     if isinstance(hint, UnionType):
-        return any(_fits(value, option) for option in get_args(hint))
+        return any(fits(value, option) for option in get_args(hint))
     kind = get_origin(hint) or hint
     if isinstance(value, bool):
         return kind is bool
     if kind is float:
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max
     return isinstance(value, kind)
 
 

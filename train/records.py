@@ -3,7 +3,6 @@
 import functools
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import subprocess
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import UserError
+from .recipe import fits
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,17 @@ def _read(path: Path) -> list[Record]:
         try:
             raw = json.loads(line)
         except ValueError:
-            if line.lstrip().startswith('{"env"') and not line.rstrip().endswith("}"):
+            if _is_torn(line):
                 continue
             raise UserError(f"{path}, line {number}: not a record; remove the line") from None
         records.append(_checked(raw, f"{path}, line {number}"))
     return records
+
+
+def _is_torn(line: str) -> bool:
+    """Tell whether a line is the beginning of a record; whole ones end with two brackets."""
+    beginning = '{"env"'
+    return beginning.startswith(line) or (line.startswith(beginning) and line[-2:] != "}}")
 
 
 def _checked(raw: Any, where: str) -> Record:
@@ -160,13 +166,11 @@ def _checked(raw: Any, where: str) -> Record:
         raise UserError(f"{where}: not a record of this version; remove the line")
     try:
         record = Record(**raw)
-        finite = math.isfinite(record.episode_return) and math.isfinite(record.seconds)
     except TypeError:
-        raise UserError(
-            f"{where}: a field is missing or of a wrong type; remove the line"
-        ) from None
-    if not finite or not isinstance(record.env, str) or not isinstance(record.agent, str):
-        raise UserError(f"{where}: a field is missing or of a wrong type; remove the line")
+        raise UserError(f"{where}: a field is missing; remove the line") from None
+    for field_ in fields(record):
+        if not fits(getattr(record, field_.name), field_.type):
+            raise UserError(f"{where}: {field_.name} is of a wrong type; remove the line")
     return record
 
 

@@ -82,7 +82,12 @@ def train(
         UserError: the folder holds a run and `resume` is off, or holds another run or none, or
             is in use; or a checkpoint is damaged.
     """
-    run.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {run.folder}: {error.strerror}; give another --out"
+        ) from None
     with _locked(run.folder):
         _check_folder(run, resume)
         checkpoint = latest_checkpoint(run.checkpoints)
@@ -96,6 +101,16 @@ def train(
         )
         model.logger.close()
     return model
+
+
+def recorded_recipe(folder: Path) -> dict[str, Any]:
+    """Return the recipe of the run in a folder, empty if there is none.
+
+    Raises:
+        UserError: what describes the run is damaged.
+    """
+    path = folder / "run.yaml"
+    return dict(_described(path)["recipe"]) if path.exists() else {}
 
 
 def build(run: Run, device: str = "auto") -> PPO:
@@ -253,10 +268,19 @@ def _check_folder(run: Run, resume: bool) -> None:
             f"{run.folder} already holds a run: add --resume to go on with it, or give another "
             "folder with --out"
         )
-    found = yaml.safe_load(path.read_text("utf-8"))
+    found = _described(path)
     changed = _changes(found | found["recipe"], wanted | asdict(run.recipe))
     if changed:
         raise UserError(f"{run.folder} holds another run ({changed}): resume it as it was begun")
+
+
+def _described(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+        assert isinstance(found["recipe"], dict)
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AssertionError):
+        raise UserError(f"{path} is damaged: restore it, or train anew in another --out") from None
+    return dict(found)
 
 
 def _changes(found: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -272,8 +296,8 @@ def _log_to_tensorboard(model: PPO, run: Run) -> SummaryWriter:
     folder = str(run.folder / "tensorboard")
     output = TensorBoardOutputFormat(folder)
     if model.num_timesteps:
-        output.writer.close()  # type: ignore[no-untyped-call]
-        output.writer = SummaryWriter(folder, purge_step=model.num_timesteps + 1)  # type: ignore[no-untyped-call]
+        output.writer.close()
+        output.writer = SummaryWriter(folder, purge_step=model.num_timesteps + 1)
     model.set_logger(Logger(folder, [output]))
     plain = {
         k: v if isinstance(v, int | float | str) else str(v) for k, v in asdict(run.recipe).items()

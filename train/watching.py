@@ -46,8 +46,8 @@ def watch(agent: Agent, env_id: str, split: str | None, seed: int, delay: float)
 def _show(out: Console, info: dict[str, Any], shown: int) -> int:
     """Print the messages that have not been shown, and return how many have been now."""
     messages = info.get("messages", [])
-    if shown > len(messages) - 2:  # a dialogue that forgets: only its last exchange is new
-        shown = max(len(messages) - 2, 0)
+    if len(messages) <= shown:  # a dialogue that forgets: only its last exchange is new
+        shown = len(messages) - 2
     for message in messages[shown:]:
         role = message.get("name", message["role"])
         colour = _COLOURS.get(message["role"], "white")
