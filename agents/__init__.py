@@ -57,14 +57,24 @@ def resolve(text: str) -> tuple[type[Agent], dict[str, Any]]:
         raise UserError("an untrained ppo cannot play: train one, then give its run's folder")
     if text in AGENTS:
         return agent_class(text), {}
-    path = Path(text).expanduser()
-    if path.is_dir():
+    path = _path(text)
+    if path and path.is_dir():
         return _in_folder(path)
-    if path.exists() or text.startswith((".", "/", "~")) or text.endswith("/"):
+    if (path and path.exists()) or text.startswith((".", "/", "~")) or text.endswith("/"):
         raise UserError(f"{text!r} is not a folder that holds an agent; give a run or a checkpoint")
     if text.lower() == PACKAGED_MODEL.lower() or text.count("/") == 1:  # or owner/model of a hub
         return agent_class("language-model"), {"model": text}
     return agent_class(text), {}
+
+
+def _path(text: str) -> Path | None:
+    """Return the path that a text means, None if no file system could hold it."""
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return path
 
 
 def _in_folder(path: Path) -> tuple[type[Agent], dict[str, Any]]:
@@ -77,7 +87,7 @@ def _in_folder(path: Path) -> tuple[type[Agent], dict[str, Any]]:
             raise UserError(
                 f"{folder}/agent.json is damaged: delete that checkpoint and use an older one"
             ) from None
-        return agent_class(kind), {"folder": folder}
+        return agent_class(str(kind)), {"folder": folder}
     if (path / "config.json").is_file():
         return agent_class("language-model"), {"model": str(path)}
     raise UserError(f"{path} holds no agent: neither a run, a checkpoint nor a language model")

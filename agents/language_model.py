@@ -1,5 +1,6 @@
 """A language model as an agent, shown a few solved tasks first."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,9 +40,9 @@ class LanguageModel(Agent):
         dtype: str = "float32",
         device: str = "auto",
     ) -> None:
-        if shots < 0 or temperature < 0 or max_new_tokens < 1:
+        if shots < 0 or not 0 <= temperature < math.inf or max_new_tokens < 1:
             raise UserError(
-                f"shots={shots} and temperature={temperature} must be at least 0, and "
+                f"shots={shots} and temperature={temperature} must be finite and at least 0, and "
                 f"max_new_tokens={max_new_tokens} at least 1"
             )
         super().__init__(

@@ -126,7 +126,7 @@ def _checked_card(folder: Path) -> dict[str, Any]:
     try:
         card = read_card(folder)
         intact = card["model_sha256"] == _hash(folder / _MODEL)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         raise UserError(damaged) from None
     if not intact or not {"env", "training_seed", "steps"} <= card.keys():
         raise UserError(damaged)

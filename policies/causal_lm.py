@@ -176,6 +176,7 @@ class CausalLM:
             return [], []
         if text not in self._prefixes:
             ids = self._tokenize(text)
+            self._room(ids, 1)  # too long a prefix is told before it is computed
             cache = DynamicCache(config=self._model.config)
             self._model(input_ids=torch.tensor([ids], device=self._device), past_key_values=cache)
             layers: Any = cache.layers

@@ -17,12 +17,12 @@ _MASKED = -1e8
 class ChoicePolicy(ActorCriticPolicy):
     """SB3 policy for `AsChoices`: embeddings in, one logit a choice out.
 
-    Each choice is scored by the same network, from the embeddings of the task, of the newest
-    message and of the choice, and from the products of the latter with the former two; so the
-    logits follow the choices wherever they stand. A learned multiple of the cosine between
-    newest message and choice is added. It starts above zero, which means "say what resembles
-    what you were just told"; without it, asking the right thing and reporting the result have
-    each no value until the other is learned. The critic reads the task and the newest message.
+    Each choice is scored by the same network, from the embeddings of the task, of the world's
+    newest reply and of the choice, and from the products of the latter with the former two; so
+    the logits follow the choices wherever they stand. A learned multiple of the cosine between
+    reply and choice is added. It starts above zero, which means "report what you were told";
+    without it, asking the right thing and reporting the result have each no value until the
+    other is learned. What to ask is left to reward. The critic reads the task and the reply.
     Source: He et al., "Deep Reinforcement Learning with a Natural Language Action Space"
     (2016), whose interaction function this extends.
 
@@ -88,11 +88,11 @@ class ChoiceScorer(nn.Module):
 
     def forward_actor(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits of the choices, shape (B, K)."""
-        task_B_E, newest_B_E, choices_B_K_E, mask_B_K = self._split(features)
+        task_B_E, reply_B_E, choices_B_K_E, mask_B_K = self._split(features)
         task_B_K_E = task_B_E.unsqueeze(1).expand_as(choices_B_K_E)
-        newest_B_K_E = newest_B_E.unsqueeze(1).expand_as(choices_B_K_E)
-        alike_B_K_E = newest_B_K_E * choices_B_K_E
-        seen = [task_B_K_E, newest_B_K_E, choices_B_K_E, task_B_K_E * choices_B_K_E, alike_B_K_E]
+        reply_B_K_E = reply_B_E.unsqueeze(1).expand_as(choices_B_K_E)
+        alike_B_K_E = reply_B_K_E * choices_B_K_E
+        seen = [task_B_K_E, reply_B_K_E, choices_B_K_E, task_B_K_E * choices_B_K_E, alike_B_K_E]
         # Unit vectors have entries near 0.05; scaled up, they are what a linear layer expects.
         hidden = self.actor(torch.cat(seen, dim=-1) * EMBEDDING**0.5)
         logits_B_K = self.score(hidden).squeeze(-1) + self.resemblance * alike_B_K_E.sum(-1)
@@ -101,12 +101,12 @@ class ChoiceScorer(nn.Module):
 
     def forward_critic(self, features: torch.Tensor) -> torch.Tensor:
         """Return the critic's latent, shape (B, width)."""
-        task_B_E, newest_B_E, *_ = self._split(features)
-        latent: torch.Tensor = self.critic(torch.cat([task_B_E, newest_B_E], 1) * EMBEDDING**0.5)
+        task_B_E, reply_B_E, *_ = self._split(features)
+        latent: torch.Tensor = self.critic(torch.cat([task_B_E, reply_B_E], 1) * EMBEDDING**0.5)
         return latent
 
     def _split(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        task, newest, choices, mask = torch.split(
+        task, reply, choices, mask = torch.split(
             features, [EMBEDDING, EMBEDDING, self._choices * EMBEDDING, self._choices], dim=1
         )
-        return task, newest, choices.reshape(-1, self._choices, EMBEDDING), mask
+        return task, reply, choices.reshape(-1, self._choices, EMBEDDING), mask

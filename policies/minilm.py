@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 from gymnasium import spaces
@@ -37,14 +37,14 @@ class SentenceEncoder:
             self._model = AutoModel.from_pretrained(folder).to(device).eval()
         self._device = device
         self._capacity = capacity
-        self._cache: dict[str, torch.Tensor] = {}
+        self._cache: dict[str, torch.Tensor] = {"": torch.zeros(EMBEDDING, device=device)}
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return the embeddings of B texts, shape (B, 384), each of length 1."""
+        """Return the embeddings of B texts, shape (B, 384), of length 1; of "" it is zeros."""
         self._learn({text for text in texts if text not in self._cache})
         found = torch.stack([self._cache[text] for text in texts])
         while len(self._cache) > self._capacity:
-            del self._cache[next(iter(self._cache))]
+            del self._cache[next(text for text in self._cache if text)]
         return found
 
     def _learn(self, new: set[str]) -> None:
@@ -84,8 +84,8 @@ class MiniLMExtractor(BaseFeaturesExtractor):
     """Turn the observations of `AsChoices` into embeddings of what they say.
 
     The features are, side by side, of the task (the first message of the dialogue that is not
-    the system's), of the newest message, and of the K choices, each 384 wide, and the mask of
-    K. The encoder is frozen and shared, and no part of what a policy saves.
+    the system's), of the world's newest reply (zeros as long as there is none), and of the K
+    choices, each 384 wide, and the mask of K. The encoder is frozen and shared, and no part of what a policy saves.
 
     Raises:
         ValueError: the observation space is not that of `AsChoices`.
@@ -102,7 +102,7 @@ class MiniLMExtractor(BaseFeaturesExtractor):
             )
         self.choices = int(observation_space["mask"].shape[0])  # type: ignore[index]
         super().__init__(observation_space, (2 + self.choices) * EMBEDDING + self.choices)
-        self._messages = cache(_first_and_newest)
+        self._messages = lru_cache(maxsize=65_536)(_task_and_reply)
 
     def forward(self, observations: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the features of B observations, shape (B, features_dim)."""
@@ -132,8 +132,8 @@ def _texts(rows: torch.Tensor) -> list[str]:
     return [row.tobytes().rstrip(b"\0").decode("utf-8", "ignore") for row in raw]
 
 
-def _first_and_newest(dialogue: str) -> tuple[str, str]:
-    """Return the first message that is not the system's, and the newest that is the world's."""
+def _task_and_reply(dialogue: str) -> tuple[str, str]:
+    """Return the first message of the world that is not the system's, and its newest reply."""
     said = [json.loads(line) for line in dialogue.split("\n") if line]
     heard = [m["content"] for m in said if m["role"] not in ("system", "assistant")]
-    return (heard[0], heard[-1]) if heard else ("", "")
+    return (heard[0] if heard else "", heard[-1] if len(heard) > 1 else "")

@@ -1,6 +1,7 @@
 """Boards: from records to a ranking that refuses to rank inside the noise."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.table import Table as RichTable
 from scipy.stats import bootstrap
 
@@ -153,8 +155,8 @@ def _units(records: Sequence[Record]) -> Sample:
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:
-    names = sorted({(r.agent, r.training_steps) for r in records}, key=str)
-    groups = [[r for r in records if (r.agent, r.training_steps) == name] for name in names]
+    names = sorted({_player(r) for r in records}, key=str)
+    groups = [[r for r in records if _player(r) == name] for name in names]
     groups = [group for group in groups if any(r.valid for r in group)]
     samples = [_units([r for r in group if r.valid]) for group in groups]
     means = {group[0].agent: float(s.mean()) for group, s in zip(groups, samples, strict=True)}
@@ -166,6 +168,12 @@ def _rows(records: Sequence[Record]) -> list[Row]:
         score = returns.scaled(means["random"], means["oracle"]) if anchored else None
         rows.append(_row(group, rank, returns, score))
     return sorted(rows, key=lambda row: (row.rank, -row.returns.mean, row.agent))
+
+
+def _player(record: Record) -> tuple[str, int | None, str | None]:
+    """Return whose row a record belongs to: trainings that differ in their seed share one."""
+    trained = record.training_seed is not None
+    return record.agent, record.training_steps, None if trained else record.agent_hash
 
 
 def _row(group: Sequence[Record], rank: int, returns: Estimate, score: Estimate | None) -> Row:
@@ -208,11 +216,11 @@ def _curves(records: Sequence[Record]) -> list[Curve]:
 
 def as_table(standing: Standing) -> RichTable:
     """Return the ranking of one environment as a table for the terminal."""
-    table = RichTable(title=_title(standing), title_justify="left", title_style="bold")
+    table = RichTable(title=escape(_title(standing)), title_justify="left", title_style="bold")
     for name in _COLUMNS:
         table.add_column(name, justify="left" if name == "Agent" else "right", no_wrap=True)
     for row in standing.rows:
-        table.add_row(*_cells(row))
+        table.add_row(*(escape(cell) for cell in _cells(row)))
     return table
 
 
@@ -274,6 +282,8 @@ def write_page(found: Sequence[Standing], path: Path, records: Sequence[Record])
         draft.write_text(page, "utf-8")
         draft.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
         raise UserError(f"cannot write the page {path}: {error.strerror}") from None
 
 

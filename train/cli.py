@@ -1,6 +1,7 @@
 """The command line: `palaestra train | evaluate | board | list | play | demo | fetch`."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -29,6 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has enough; Python must not complain when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        print(f"palaestra: {error.strerror}: make room, then go on", file=sys.stderr)
+        return 1
     return code
 
 
@@ -107,11 +113,13 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from .evaluation import Episode, Evaluation
+    from .evaluation import Episode, Evaluation, evaluation_command
     from .progress import progress_bar
 
     agent, env_id, split = _seat(options)
-    command = _again(options, env_id, split)
+    command = evaluation_command(
+        env_id, options.agent, split, options.set, options.episodes, options.seed
+    )
     evaluation = Evaluation(agent, env_id, split, command=command)
     seeds = range(options.seed, options.seed + options.episodes)
     returns: list[float] = []
@@ -162,7 +170,7 @@ def _add_play(commands: Any) -> None:
     parser = _command(commands, "play", _play, "watch an agent in the terminal", example)
     _add_who(parser)
     parser.add_argument("--episodes", type=_positive, default=1, help="how many")
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds between steps")
+    parser.add_argument("--delay", type=_seconds, default=0.0, help="seconds between steps")
 
 
 def _play(options: argparse.Namespace) -> int:
@@ -267,18 +275,6 @@ def _seat(options: argparse.Namespace) -> tuple[Any, str, str | None]:
     return agent, spec.id, split
 
 
-def _again(options: argparse.Namespace, env_id: str, split: str | None) -> str:
-    """Return the command that plays an evaluation again."""
-    import shlex
-
-    words = ["palaestra", "evaluate", "--env", env_id, "--agent", options.agent]
-    words += ["--split", split] if split else []
-    for setting in options.set:
-        words += ["--set", setting]
-    words += ["--episodes", str(options.episodes), "--seed", str(options.seed)]
-    return shlex.join(words)
-
-
 def _run_folder(env_id: str, seed: int) -> Path:
     name = env_id.rpartition("/")[2].lower()
     return Path("runs") / f"{name}-ppo-seed{seed}"
@@ -293,6 +289,12 @@ def _check_device(device: str) -> None:
         raise UserError(f"unknown device {device!r}: give auto, cpu, cuda or cuda:N") from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(f"there is no GPU for --device {device}: give auto or cpu")
+
+
+def _seconds(text: str) -> float:
+    if not text.replace(".", "", 1).isdecimal() or not text.isascii() or float(text) > 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number from 0 to 3600")
+    return float(text)
 
 
 def _natural(text: str) -> int:

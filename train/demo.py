@@ -10,7 +10,7 @@ from typing import Any
 from ..envs import views
 from ..policies import PACKAGED_MODEL
 from .board import as_table, standings, write_page
-from .evaluation import Evaluation, seat
+from .evaluation import Evaluation, evaluation_command, seat
 from .progress import console, progress_bar
 from .recipe import load_recipe
 from .records import read_records
@@ -19,7 +19,7 @@ from .training import Run, train
 _CARTPOLE, _CALCULATOR, _CAPITALS = (
     "palaestra/CartPole-v1", "palaestra/Calculator-v0", "palaestra/Capitals-v0",
 )  # fmt: skip
-_STEPS = {_CARTPOLE: 100_000, _CALCULATOR: 8_192, _CAPITALS: 2_048}
+_STEPS = {_CARTPOLE: 100_000, _CALCULATOR: 6_144, _CAPITALS: 3_072}
 """Steps of PPO's training."""
 
 
@@ -54,7 +54,7 @@ def demo(folder: Path, budget: float = 1.0) -> None:
     start = time.perf_counter()
     records = folder / "records.jsonl"
     runs = {
-        env_id: _train(env_id, max(int(steps * budget), 1), folder)
+        env_id: _train(env_id, max(int(steps * budget), 1), budget, folder)
         for env_id, steps in _STEPS.items()
     }
     for match in _MATCHES:
@@ -74,8 +74,15 @@ def demo(folder: Path, budget: float = 1.0) -> None:
     )
 
 
-def _train(env_id: str, steps: int, folder: Path) -> Run:
-    recipe = load_recipe(env_id, changes={"total_steps": steps})
+def _train(env_id: str, steps: int, budget: float, folder: Path) -> Run:
+    whole = load_recipe(env_id)
+    changes = {
+        "total_steps": steps,
+        # A short training must not be one long rollout between long evaluations.
+        "n_steps": min(whole.n_steps, max(steps // whole.n_envs, 2)),
+        "evaluate_episodes": max(round(whole.evaluate_episodes * budget), 2),
+    }
+    recipe = load_recipe(env_id, changes=changes)
     run = Run(env_id, recipe, seed=0, folder=folder / f"ppo-{env_id.rpartition('/')[2].lower()}")
     with (
         _announced(f"Training PPO on {env_id}, {steps:,} steps"),
@@ -91,11 +98,8 @@ def _evaluate(match: _Match, runs: dict[str, Run], episodes: int, records: Path)
     who = str(runs[match.env_id].folder) if match.agent == "ppo" else match.agent
     with _announced(f"Evaluating {match.agent} on {match.env_id}, {episodes} episodes"):
         agent = seat(match.env_id, split, who, dict(match.options))
-        settings = "".join(f" --set {key}={value}" for key, value in match.options.items())
-        command = (
-            f"palaestra evaluate --env {match.env_id} --agent {who}{settings} "
-            f"--episodes {episodes} --seed 0"
-        )
+        settings = [f"{key}={value}" for key, value in match.options.items()]
+        command = evaluation_command(match.env_id, who, split, settings, episodes, seed=0)
         evaluation = Evaluation(agent, match.env_id, split, command=command)
         with progress_bar(episodes, "episodes") as bar:
             evaluation.run(range(episodes), records, tell=lambda episode: bar.update(1))

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import shlex
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -217,6 +218,17 @@ def seat(
     if "folder" in found:
         return kind.load(found["folder"], place, **options)
     return kind(place, **found, **options)
+
+
+def evaluation_command(
+    env_id: str, who: str, split: str | None, settings: Sequence[str], episodes: int, seed: int
+) -> str:
+    """Return the command that plays an evaluation again."""
+    words = ["palaestra", "evaluate", "--env", env_id, "--agent", who]
+    words += ["--split", split] if split else []
+    for setting in settings:
+        words += ["--set", setting]
+    return shlex.join([*words, "--episodes", str(episodes), "--seed", str(seed)])
 
 
 def _check_options(kind: type[Agent], text: str, options: dict[str, Any]) -> bool:

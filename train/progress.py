@@ -14,5 +14,11 @@ def progress_bar(total: int, unit: str, quiet: bool = False) -> Any:
 
 def console() -> Console:
     """Return a console that cuts no table, whether it writes to a terminal or to a file."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(width=140, highlight=False)
+    found = _Console(highlight=False)
+    return found if found.is_terminal else _Console(width=140, highlight=False)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line; Rich would exit with 1."""
+        raise BrokenPipeError

@@ -27,7 +27,7 @@ from ..policies.choices import ChoicePolicy
 from .checkpoint import latest_checkpoint, write_checkpoint
 from .evaluation import Episode, Evaluation
 from .recipe import Recipe
-from .records import commit, versions
+from .records import commit, read_records, versions
 
 VALIDATION_SEED = 1_000_000
 """First seed of the evaluations in the course of a training."""
@@ -162,7 +162,7 @@ class _BetweenRollouts(BaseCallback):
         self.run, self.writer, self.tell = run, writer, tell
 
     def _on_training_start(self) -> None:
-        self._before = self.num_timesteps - 1
+        self._start, self._before = self.num_timesteps, self.num_timesteps - 1
 
     def _on_rollout_start(self) -> None:
         self._evaluate_and_save()
@@ -193,16 +193,25 @@ class _BetweenRollouts(BaseCallback):
         episodes: list[Episode] = []
         evaluation = Evaluation(agent, env_id, self.run.held_out, purpose="validation")
         evaluation.run(seeds, self.run.records, tell=episodes.append)
-        if not episodes:  # a resumed run finds them in the records
+        if not episodes and self.num_timesteps == self._start:  # logged before the checkpoint
             return
-        returns = [episode.episode_return for episode in episodes]
-        solved = [e.info["success"] for e in episodes if "success" in e.info]
+        # A killed run may have played some of them past its checkpoint: then they are on record.
+        records = [
+            r
+            for r in read_records([self.run.records])
+            if r.purpose == "validation" and r.training_steps == self.num_timesteps and r.valid
+        ]
+        if not records:
+            return
+        returns = [r.episode_return for r in records]
+        solved = [r.success for r in records if r.success is not None]
         self.writer.add_scalar("validation/return", np.mean(returns), self.num_timesteps)
         if solved:
             self.writer.add_scalar("validation/success", np.mean(solved), self.num_timesteps)
         for i, episode in enumerate(e for e in episodes[:3] if "messages" in e.info):
             text = _transcript(episode)
             self.writer.add_text(f"transcript/{i}", text, self.num_timesteps)
+        self.writer.flush()  # what a checkpoint has behind it is not logged again
 
     def _card(self) -> dict[str, Any]:
         return {

@@ -23,8 +23,14 @@ def model() -> PPO:
 
 @pytest.fixture(scope="module")
 def observations() -> list[dict[str, Any]]:
+    """Return two observations of new tasks and two of what a call was answered."""
     with views.make(ENV, "array") as env:
-        return [env.reset(seed=seed)[0] for seed in range(4)]
+        new = [env.reset(seed=seed)[0] for seed in range(2)]
+        called = []
+        for seed in range(2, 4):
+            _, info = env.reset(seed=seed)
+            called.append(env.step(info["choices"].index(env.unwrapped.solution()))[0])
+    return new + called
 
 
 def tensors(model: PPO, observations: list[dict[str, Any]]) -> Any:
@@ -101,7 +107,7 @@ def test_the_optimiser_holds_every_parameter_once(model: PPO) -> None:
     assert sorted(held) == sorted(id(p) for p in model.policy.parameters())
 
 
-def test_an_untrained_policy_says_what_resembles_what_it_was_told() -> None:
+def test_an_untrained_policy_reports_what_resembles_what_it_was_told() -> None:
     scorer = ChoiceScorer(choices=2, width=8, resemblance=8.0)
     torch.nn.init.zeros_(scorer.score.weight)
     told = torch.nn.functional.normalize(torch.randn(1, EMBEDDING), dim=1)

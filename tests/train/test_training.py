@@ -1,0 +1,266 @@
+"""Training: a run that is killed and resumed is the run that was never stopped."""
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from palaestra.agents.ppo import policy_hash
+from palaestra.errors import UserError
+from palaestra.train.recipe import Recipe, load_recipe
+from palaestra.train.records import Record, read_records
+from palaestra.train.training import Run, build, train
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+CARTPOLE, CALCULATOR = "palaestra/CartPole-v1", "palaestra/Calculator-v0"
+# Evaluations and checkpoints at different steps, so that a kill falls between them.
+SMALL: dict[str, dict[str, Any]] = {
+    CARTPOLE: {
+        "total_steps": 1536, "n_envs": 2, "n_steps": 32, "n_epochs": 1, "batch_size": 32,
+        "evaluate_every": 128, "evaluate_episodes": 2, "checkpoint_every": 256,
+        "learning_rate_schedule": "linear",
+    },
+    CALCULATOR: {
+        "total_steps": 96, "n_envs": 4, "n_steps": 8, "n_epochs": 1, "batch_size": 16,
+        "evaluate_every": 32, "evaluate_episodes": 1, "checkpoint_every": 32,
+    },
+}  # fmt: skip
+
+
+def recipe(env_id: str, **changes: Any) -> Recipe:
+    return load_recipe(env_id, changes=SMALL[env_id] | changes)
+
+
+@pytest.fixture(scope="module", params=[CARTPOLE, CALCULATOR])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Train without a stop; return the run and the hash of its weights."""
+    env_id = request.param
+    run = Run(env_id, recipe(env_id), 5, tmp_path_factory.mktemp("run") / "whole")
+    told: list[int] = []
+    model = train(run, device="cpu", tell=told.append)
+    assert told == list(
+        range(0, run.recipe.total_steps + 1, run.recipe.n_envs * run.recipe.n_steps)
+    )
+    return run, policy_hash(model)
+
+
+def validation(run: Run) -> list[Record]:
+    records = [replace(r, seconds=0.0) for r in read_records([run.records])]
+    return sorted(records, key=lambda r: (r.training_steps or 0, r.episode_seed))
+
+
+def events(run: Run) -> EventAccumulator:
+    found = EventAccumulator(str(run.folder / "tensorboard"), {"scalars": 0, "tensors": 0})
+    return found.Reload()
+
+
+def steps_of(run: Run, tag: str) -> list[int]:
+    return [event.step for event in events(run).Scalars(tag)]
+
+
+def next_second() -> None:
+    """Wait for the clock by which TensorBoard names its files, and so orders them."""
+    now = int(time.time())
+    while int(time.time()) == now:
+        time.sleep(0.05)
+
+
+def command(run: Run) -> list[str]:
+    settings = [f"{key}={value}" for key, value in SMALL[run.env_id].items()]
+    return [
+        sys.executable, "-m", "palaestra.train.cli", "train", "--env", run.env_id, "--seed",
+        str(run.seed), "--out", str(run.folder), "--device", "cpu", "--quiet",
+        *(word for setting in settings for word in ("--set", setting)),
+    ]  # fmt: skip
+
+
+def test_killed_and_resumed_it_ends_in_the_same_weights(whole: Any, tmp_path: Path) -> None:
+    uninterrupted, expected = whole
+    run = replace(uninterrupted, folder=tmp_path / "run")
+    process = subprocess.Popen(command(run), stdout=subprocess.DEVNULL)
+    every, last = run.recipe.checkpoint_every, run.recipe.total_steps
+    mark = run.checkpoints / f"{every:012d}"
+    deadline = time.monotonic() + 300
+    while not mark.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (run.checkpoints / f"{last:012d}").exists()
+    (run.checkpoints / ".writing-1").mkdir()  # as a kill in the middle of a checkpoint leaves it
+    next_second()
+    model = train(run, resume=True, device="cpu")
+    assert policy_hash(model) == expected
+    assert validation(run) == validation(uninterrupted)
+    names = [path.name for path in run.checkpoints.iterdir()]
+    assert sorted(names) == [f"{step:012d}" for step in range(0, last + 1, every)]
+    for tag in ("validation/return", "rollout/ep_rew_mean"):
+        assert steps_of(run, tag) == steps_of(uninterrupted, tag), tag
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [320, 448])
+def test_what_was_logged_past_the_checkpoint_is_logged_again_and_nothing_twice(
+    tmp_path: Path, at: int
+) -> None:
+    """An evaluation that is on record is not played again, yet the curve must have its point."""
+    run = Run(CARTPOLE, recipe(CARTPOLE, total_steps=512), 0, tmp_path)
+
+    def stop(step: int) -> None:
+        if step == at:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(run, device="cpu", tell=stop)
+    assert [path.name for path in sorted(run.checkpoints.iterdir())][-1] == "000000000256"
+    next_second()
+    train(run, resume=True, device="cpu")
+    assert steps_of(run, "validation/return") == [0, 128, 256, 384, 512]
+    assert steps_of(run, "rollout/ep_rew_mean") == list(range(64, 513, 64))
+    values = {event.step: event.value for event in events(run).Scalars("validation/return")}
+    for step, value in values.items():
+        returns = [r.episode_return for r in validation(run) if r.training_steps == step]
+        assert value == pytest.approx(sum(returns) / len(returns))
+
+
+def test_a_finished_run_may_be_resumed_and_stays_as_it_is(whole: Any) -> None:
+    run, expected = whole
+    before = validation(run)
+    assert policy_hash(train(run, resume=True, device="cpu")) == expected
+    assert validation(run) == before
+
+
+def test_a_run_is_evaluated_and_saved_when_its_recipe_says_so(whole: Any) -> None:
+    run, expected = whole
+    r = run.recipe
+    steps = range(0, r.total_steps + 1, r.evaluate_every)
+    records = validation(run)
+    assert [x.training_steps for x in records] == [
+        s for s in steps for _ in range(r.evaluate_episodes)
+    ]
+    assert {x.purpose for x in records} == {"validation"}
+    assert {x.training_seed for x in records} == {5}
+    assert records[-1].agent_hash == expected
+    assert {x.split for x in records} == {run.held_out}
+    assert run.held_out == (None if run.env_id == CARTPOLE else "validation")
+    assert steps_of(run, "validation/return") == list(steps)
+
+
+def test_tensorboard_shows_the_run(whole: Any) -> None:
+    run, _ = whole
+    found = events(run)
+    assert {"rollout/ep_rew_mean", "train/loss", "validation/return"} <= set(
+        found.Tags()["scalars"]
+    )
+    assert "_hparams_/session_start_info" in found.PluginTagToContent("hparams")
+    if run.env_id == CALCULATOR:
+        [first, *_] = found.Tensors("transcript/0/text_summary")
+        text = first.tensor_proto.string_val[0].decode()
+        assert "**user**" in text
+        assert "What is" in text
+        assert "**return**" in text
+        mean = sum(r.episode_return for r in validation(run)[-1:])
+        assert found.Scalars("validation/return")[-1].value == pytest.approx(mean)
+
+
+# One seed, one run
+
+
+def weights(tmp_path: Path, name: str, seed: int = 0, **changes: Any) -> str:
+    short = {"total_steps": 256} | changes
+    run = Run(CARTPOLE, recipe(CARTPOLE, **short), seed, tmp_path / name)
+    return policy_hash(train(run, device="cpu"))
+
+
+def test_a_seed_says_everything(tmp_path: Path) -> None:
+    first = weights(tmp_path, "first")
+    assert weights(tmp_path, "second") == first
+    assert weights(tmp_path, "other", seed=1) != first
+    # How often it is looked at must not change what it learns.
+    often = {"evaluate_every": 64, "evaluate_episodes": 3, "checkpoint_every": 64}
+    assert weights(tmp_path, "often", **often) == first
+    assert weights(tmp_path, "never", evaluate_every=10**6, checkpoint_every=10**6) == first
+
+
+def test_training_tasks_of_two_runs_differ() -> None:
+    first, second = (build(Run(CARTPOLE, recipe(CARTPOLE), s, Path()), "cpu") for s in (0, 1))
+    assert first.env is not None
+    assert second.env is not None
+    assert (first.env.reset() != second.env.reset()).any()
+
+
+# Folders
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = Run(CARTPOLE, recipe(CARTPOLE, total_steps=64), 0, tmp_path_factory.mktemp("x") / "run")
+    train(run, device="cpu")
+    return run
+
+
+def test_a_run_is_not_written_over(begun: Run) -> None:
+    with pytest.raises(UserError, match="already holds a run: add --resume"):
+        train(begun, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 1}, "seed was 0, now 1"),
+        ({"env_id": CALCULATOR}, "env was 'palaestra/CartPole-v1'"),
+        ({"recipe": recipe(CARTPOLE, total_steps=64, gamma=0.5)}, "gamma was 0.98, now 0.5"),
+    ],
+)
+def test_another_run_is_not_gone_on_with(begun: Run, change: Any, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        train(replace(begun, **change), resume=True, device="cpu")
+    assert said in str(error.value)
+
+
+def test_there_must_be_something_to_resume(begun: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run to resume"):
+        train(replace(begun, folder=tmp_path), resume=True, device="cpu")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "seed: 0", "recipe: 3"])
+def test_a_damaged_description_is_named(begun: Run, tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"run\.yaml"):
+        train(replace(begun, folder=tmp_path), resume=True, device="cpu")
+
+
+def test_a_folder_in_use_by_another_process_is_left_alone(begun: Run) -> None:
+    code = (
+        "import sys; from filelock import FileLock\n"
+        f"with FileLock({str(begun.folder / '.lock')!r}): print('held', flush=True); input()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match="in use by another process"):
+        train(begun, resume=True, device="cpu")
+    holder.kill()
+    holder.communicate()
+    train(begun, resume=True, device="cpu")
+
+
+def test_a_folder_that_cannot_be_made_is_named(begun: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write to"):
+        train(replace(begun, folder=tmp_path / "file" / "run"), device="cpu")
+
+
+@pytest.mark.parametrize("arguments", [{"no_such": 1}, {"net_arch": "wide"}])
+def test_a_policy_that_takes_no_such_arguments_is_named(tmp_path: Path, arguments: Any) -> None:
+    run = Run(CARTPOLE, recipe(CARTPOLE, policy_kwargs=arguments), 0, tmp_path)
+    with pytest.raises(UserError, match="PPO cannot play palaestra/CartPole-v1"):
+        build(run, "cpu")
