@@ -85,7 +85,8 @@ class MiniLMExtractor(BaseFeaturesExtractor):
 
     The features are, side by side, of the task (the first message of the dialogue that is not
     the system's), of the world's newest reply (zeros as long as there is none), and of the K
-    choices, each 384 wide, and the mask of K. The encoder is frozen and shared, and no part of what a policy saves.
+    choices, each 384 wide, and the mask of K. The encoder is frozen and shared, and no part of
+    what a policy saves.
 
     Raises:
         ValueError: the observation space is not that of `AsChoices`.
