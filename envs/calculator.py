@@ -65,7 +65,10 @@ class Calculator(OneHopEnv):
     Terminated by an answer, or after 4 messages.
 
     ## Reference Scores
-    Success on `test`: random choices 0.17 (one in six), oracle 1.
+    Success on `test`: random choices 0.17 (one in six), oracle 1. PPO through `AsChoices` and
+    MiniLM 0.64 (0.57 to 0.70; 6,144 steps, one training seed, 200 episodes): it learns what a
+    phrase means, but hardly which operand comes first, without which 0.67 is the most.
+    SmolLM2-135M-Instruct, 9 shots, greedy 0.85 (0.73 to 0.95; 40 episodes).
 
     ## Version History
     v0: first version.

@@ -49,7 +49,9 @@ class CartPole(CartPoleEnv):
     after 500 steps.
 
     ## Reference Scores
-    Random about 22, the oracle (a linear controller) 500 of 500.
+    Random about 22, the oracle (a linear controller) 500 of 500. PPO 500 (100,000 steps, one
+    training seed, 200 episodes). SmolLM2-135M-Instruct through `AsText`, 4 shots, greedy 28 (8
+    episodes).
 
     ## Version History
     v1: as Gymnasium's v1.

@@ -234,7 +234,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         str(row.rank),
         row.agent,
-        "–" if row.score is None else f"{row.score.mean:.2f}",
+        "–" if row.score is None else _hundredths(row.score.mean),
         written_interval(row.score),
         f"{row.returns.mean:.2f}",
         "–" if row.success is None else f"{row.success:.0%}",
@@ -249,7 +249,12 @@ def written_interval(value: Estimate | None) -> str:
     """Write the interval of an estimate."""
     if value is None or value.low is None or value.high is None:
         return "–"
-    return f"{value.low:.2f} to {value.high:.2f}"
+    return f"{_hundredths(value.low)} to {_hundredths(value.high)}"
+
+
+def _hundredths(value: float) -> str:
+    """Write two decimals, and no zero with a minus."""
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def _title(standing: Standing) -> str:
