@@ -123,11 +123,9 @@ def build(run: Run, device: str = "auto") -> PPO:
     split = "train" if "train" in _splits(run.env_id) else None
     make = partial(views.make, run.env_id, "array", split=split)
     envs = DummyVecEnv([partial(_monitored, make)] * r.n_envs)
-    # Far from the small seeds that people evaluate on, and another stretch for every run.
-    envs.seed(int(np.random.SeedSequence([run.seed, 0]).generate_state(1)[0]))
     reads = isinstance(envs.observation_space, gymnasium.spaces.Dict)
     try:
-        return PPO(
+        model = PPO(
             ChoicePolicy if reads else "MlpPolicy",
             envs,
             learning_rate=_schedule(r.learning_rate, r.learning_rate_schedule),
@@ -146,8 +144,12 @@ def build(run: Run, device: str = "auto") -> PPO:
             seed=run.seed,
             device=device,
         )
-    except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"PPO cannot play {run.env_id} with this recipe: {error}") from error
+    # After PPO has seeded them with seed + i: far from the small seeds that people evaluate on,
+    # and for every run another stretch.
+    envs.seed(int(np.random.SeedSequence([run.seed, 0]).generate_state(1)[0]))
+    return model
 
 
 class _BetweenRollouts(BaseCallback):
