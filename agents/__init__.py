@@ -1,7 +1,6 @@
 """Who acts: one file and one name each.
 
-The names are those of the command line; an agent's module is imported when it is asked for,
-so that listing them costs nothing.
+The names are those of the command line; an agent's module is imported when it is asked for.
 """
 
 import difflib

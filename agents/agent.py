@@ -53,6 +53,8 @@ class Agent(ABC):
     """Whether it must be told the solution (`info["solution"]`)."""
     training_seed: int | None = None
     """Seed of its training, None if it was not trained here."""
+    recipe_hash: str | None = None
+    """Hash of what it was trained with, None if it was not trained here."""
     training_steps: int | None = None
     """Steps of its training, None if it was not trained here."""
 

@@ -33,6 +33,7 @@ class PPOAgent(Agent):
         super().__init__(seat, sample=sample)
         self.model, self.card = model, card
         self.training_seed, self.training_steps = card["training_seed"], card["steps"]
+        self.recipe_hash = card.get("recipe_hash")
         spaces = (model.observation_space, model.action_space)
         if spaces != (seat.observation_space, seat.action_space):
             raise UserError(

@@ -69,7 +69,7 @@ def is_same(answer: str, truth: str) -> bool:
     """
     expected, given = _number(truth), _number(answer)
     if expected is not None:
-        tolerance = 0.0 if expected.is_integer() else 1e-6
+        tolerance = 0.0 if expected.is_integer() else 5e-6
         return given is not None and math.isclose(given, expected, rel_tol=tolerance)
     return folded(answer) == folded(truth)
 

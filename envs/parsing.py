@@ -1,7 +1,7 @@
 """One parser for every common way in which a language model calls a tool or answers.
 
-A message is hostile input: nothing here raises on any string, and every pattern is linear
-in the length of the message, which the environment bounds.
+A message is hostile input: nothing here raises on any string, and what a pattern
+costs is bounded by the length of the message, which the environment bounds.
 """
 
 import json

@@ -277,7 +277,10 @@ def make(
         if not splits_of(spec):
             raise UserError(f"{spec.id} has no splits: leave out the split {split!r}")
         kwargs["split"] = split
-    env: gymnasium.Env[Any, Any] = gymnasium.make(spec, **kwargs)
+    try:
+        env: gymnasium.Env[Any, Any] = gymnasium.make(spec, **kwargs)
+    except gymnasium.error.Error as error:
+        raise UserError(f"{spec.id} cannot be made: {error}") from error
     if view == "text":
         return AsText(env)
     return AsChoices(env) if view == "array" and is_text(env) else env
@@ -294,7 +297,7 @@ def find_spec(env_id: str) -> EnvSpec:
         if module:
             importlib.import_module(module)
         return gymnasium.spec(name)
-    except (gymnasium.error.Error, ImportError):
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError):
         known = [name for name in gymnasium.registry if name.startswith("palaestra/")]
         shorter = {name.removeprefix("palaestra/").lower(): name for name in known}
         wanted = env_id.removeprefix("palaestra/").lower()

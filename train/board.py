@@ -58,7 +58,8 @@ class Row:
     seconds: float
     """Of an episode, on average."""
     failures: dict[str, int]
-    command: str
+    commands: list[str]
+    """What plays its episodes again."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,10 @@ def standings(records: Sequence[Record]) -> list[Standing]:
     ]
 
 
+_FEWEST = 5
+"""Values on each side that a claim needs; a bootstrap of fewer knows too little of the noise."""
+
+
 def estimate(sample: Sample) -> Estimate:
     """Return the mean of a sample, shape (n,), with its 95 % bootstrap interval."""
     mean = float(sample.mean())
@@ -119,7 +124,7 @@ def estimate(sample: Sample) -> Estimate:
 
 def is_better(a: Sample, b: Sample) -> bool:
     """Tell whether the mean of `a` is above that of `b` beyond the noise (95 %)."""
-    if len(a) < 2 or len(b) < 2:
+    if min(len(a), len(b)) < _FEWEST:
         return False
     low, _ = _interval((a, b), _difference_of_means)
     return low > 0
@@ -131,6 +136,7 @@ def _interval(samples: tuple[Sample, ...], statistic: Callable[..., Any]) -> tup
         statistic,
         confidence_level=0.95,
         n_resamples=4999,
+        batch=100,
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
@@ -173,7 +179,8 @@ def _rows(records: Sequence[Record]) -> list[Row]:
 def _player(record: Record) -> tuple[str, int | None, str | None]:
     """Return whose row a record belongs to: trainings that differ in their seed share one."""
     trained = record.training_seed is not None
-    return record.agent, record.training_steps, None if trained else record.agent_hash
+    identity = record.recipe_hash if trained else record.agent_hash
+    return record.agent, record.training_steps, identity
 
 
 def _row(group: Sequence[Record], rank: int, returns: Estimate, score: Estimate | None) -> Row:
@@ -195,15 +202,18 @@ def _row(group: Sequence[Record], rank: int, returns: Estimate, score: Estimate 
         tokens=float(np.mean([r.tokens for r in valid])),
         seconds=float(np.mean([r.seconds for r in valid])),
         failures=failures,
-        command=group[0].command,
+        commands=list(dict.fromkeys(r.command for r in group)),
     )
 
 
 def _curves(records: Sequence[Record]) -> list[Curve]:
-    runs = sorted({(r.agent, r.training_seed) for r in records}, key=str)
+    runs = sorted({(r.agent, r.training_seed, r.recipe_hash) for r in records}, key=str)
     curves = []
-    for agent, seed in runs:
-        of_run = [r for r in records if (r.agent, r.training_seed) == (agent, seed) and r.valid]
+    for agent, seed, recipe in runs:
+        run = (agent, seed, recipe)
+        of_run = [
+            r for r in records if (r.agent, r.training_seed, r.recipe_hash) == run and r.valid
+        ]
         steps = sorted({r.training_steps or 0 for r in of_run})
         returns = [
             np.array([r.episode_return for r in of_run if (r.training_steps or 0) == step])

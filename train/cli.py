@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import UserError
 
-# Each command imports what it needs when it runs, so that `--help` and `list` are quick.
+# Each command imports what it needs when it runs, so that `--help` is quick.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,13 +33,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
-        print(f"palaestra: {error.strerror}: make room, then go on", file=sys.stderr)
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"palaestra: {error.strerror}{where}: mend that, then go on", file=sys.stderr)
         return 1
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what was wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="palaestra",
         description="Train, evaluate and rank agents: PPO and language models in the same worlds.",
     )
@@ -285,8 +293,12 @@ def _check_device(device: str) -> None:
 
     try:
         kind = "auto" if device == "auto" else torch.device(device).type
-    except RuntimeError:
-        raise UserError(f"unknown device {device!r}: give auto, cpu, cuda or cuda:N") from None
+        if kind not in ("auto", "meta", "cuda"):
+            torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, ModuleNotFoundError):
+        kind = "meta"
+    if kind == "meta":
+        raise UserError(f"unknown device {device!r}: give auto, cpu, cuda or cuda:N")
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(f"there is no GPU for --device {device}: give auto or cpu")
 

@@ -52,7 +52,8 @@ def play(
     """Yield each episode as it ends.
 
     Environments are stepped side by side so that the agent acts on a batch; since every
-    episode has its own seed and generator, the batch decides nothing but the speed. An
+    episode has its own seed and generator, the batch decides the speed and, in a network, no
+    more than the rounding. An
     episode in which the machinery fails is played again, `INFRA_ATTEMPTS` times in all.
 
     Args:
@@ -172,6 +173,7 @@ class Evaluation:
             length=episode.length,
             tokens=episode.tokens,
             seconds=round(episode.seconds, 6),
+            recipe_hash=self.agent.recipe_hash,
             valid=not episode.broken,
             failures=dict(episode.failures),
             kind=episode.info.get("kind"),

@@ -46,6 +46,8 @@ class Record:
     """Tokens that the agent generated."""
     seconds: float
     """Wall time; in a batch, the episode's share."""
+    recipe_hash: str | None = None
+    """Hash of what it was trained with: other recipes are other agents."""
     valid: bool = True
     """False if the machinery failed in every attempt: then nothing was learned about the agent."""
     failures: dict[str, int] = field(default_factory=dict)

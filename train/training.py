@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.utils.tensorboard import SummaryWriter
 
 from ..agents import Seat
+from ..agents.agent import digest
 from ..agents.ppo import PPOAgent
 from ..envs import views
 from ..errors import UserError
@@ -92,6 +93,7 @@ def train(
         _check_folder(run, resume)
         checkpoint = latest_checkpoint(run.checkpoints)
         model = checkpoint.restore(device) if checkpoint else build(run, device)
+        _describe(run)
         writer = _log_to_tensorboard(model, run)
         tell(model.num_timesteps)
         model.learn(
@@ -170,6 +172,11 @@ class _BetweenRollouts(BaseCallback):
         self._evaluate_and_save()
 
     def _on_step(self) -> bool:
+        if not all(info.get("reward_valid", True) for info in self.locals["infos"]):
+            raise UserError(
+                f"{self.run.env_id} is out of order (infra), and nothing may be learned from "
+                "that: mend it, then add --resume to go on from the newest checkpoint"
+            )
         return True
 
     def _on_rollout_end(self) -> None:
@@ -219,6 +226,7 @@ class _BetweenRollouts(BaseCallback):
         return {
             "env": self.run.env_id,
             "training_seed": self.run.seed,
+            "recipe_hash": digest(asdict(self.run.recipe)),
             "steps": self.num_timesteps,
             "versions": versions(),
             "commit": commit(),
@@ -264,15 +272,11 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _check_folder(run: Run, resume: bool) -> None:
-    """Compare the folder with the run, and describe the run in it if it is new."""
-    path = run.folder / "run.yaml"
-    wanted = {"env": run.env_id, "agent": "ppo", "seed": run.seed, "recipe": asdict(run.recipe)}
+    """Compare the folder with the run that it is to hold."""
+    path, wanted = run.folder / "run.yaml", _description(run)
     if not path.exists():
         if resume:
             raise UserError(f"{run.folder} holds no run to resume: leave out --resume")
-        draft = path.with_suffix(".draft")
-        draft.write_text(yaml.safe_dump(wanted, sort_keys=False), "utf-8")
-        draft.rename(path)
         return
     if not resume:
         raise UserError(
@@ -283,6 +287,19 @@ def _check_folder(run: Run, resume: bool) -> None:
     changed = _changes(found | found["recipe"], wanted | asdict(run.recipe))
     if changed:
         raise UserError(f"{run.folder} holds another run ({changed}): resume it as it was begun")
+
+
+def _describe(run: Run) -> None:
+    """Write what the run is, once it is known that it can be built."""
+    path = run.folder / "run.yaml"
+    if not path.exists():
+        draft = path.with_suffix(".draft")
+        draft.write_text(yaml.safe_dump(_description(run), sort_keys=False), "utf-8")
+        draft.rename(path)
+
+
+def _description(run: Run) -> dict[str, Any]:
+    return {"env": run.env_id, "agent": "ppo", "seed": run.seed, "recipe": asdict(run.recipe)}
 
 
 def _described(path: Path) -> dict[str, Any]:

@@ -185,3 +185,19 @@ def test_the_learner_would_find_a_leak() -> None:
         leaky.append(Seen(s.choices, longest if i % 4 == 0 else s.right))
     interval = stats.binomtest(held_out_successes(leaky), HELD_OUT).proportion_ci(0.999)
     assert interval.low > 1 / len(leaky[0].choices)
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "same"),
+    [
+        ("0.166667", "0.1666666667", True),
+        ("1.33333", "1.333333333", True),
+        ("0.1667", "0.1666666667", False),
+        ("607729", "607728", False),
+        ("-7.", "-7", True),
+    ],
+)
+def test_a_fraction_may_be_rounded_to_six_digits_a_whole_number_not(
+    answer: str, truth: str, same: bool
+) -> None:
+    assert is_same(answer, truth) is same

@@ -145,7 +145,8 @@ USAGE = [
 def test_a_mistake_of_usage_is_answered_with_the_usage(line: str, capsys: Capture) -> None:
     assert run(line) == 2
     answer = capsys.readouterr().err
-    assert answer.splitlines()[-1].startswith("palaestra")
+    assert answer.startswith("palaestra")
+    assert answer.count("\n") == 1
     assert "Traceback" not in answer
 
 

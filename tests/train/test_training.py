@@ -264,3 +264,33 @@ def test_a_policy_that_takes_no_such_arguments_is_named(tmp_path: Path, argument
     run = Run(CARTPOLE, recipe(CARTPOLE, policy_kwargs=arguments), 0, tmp_path)
     with pytest.raises(UserError, match="PPO cannot play palaestra/CartPole-v1"):
         build(run, "cpu")
+
+
+def test_nobody_is_evaluated_on_the_seeds_of_a_training(tmp_path: Path) -> None:
+    models = [build(Run(CARTPOLE, recipe(CARTPOLE), seed, tmp_path), "cpu") for seed in (0, 1)]
+    first, second = (set(model.env._seeds) for model in models)
+    assert min(first | second) > 2_000_000
+    assert not first & second
+
+
+def test_a_recipe_that_cannot_be_built_leaves_the_folder_free(tmp_path: Path) -> None:
+    wrong = recipe(CARTPOLE, policy_kwargs={"foo": 1})
+    with pytest.raises(UserError, match="foo"):
+        train(Run(CARTPOLE, wrong, 0, tmp_path), device="cpu")
+    train(Run(CARTPOLE, recipe(CARTPOLE), 0, tmp_path), device="cpu")
+
+
+def test_nothing_is_learned_from_a_failure_of_the_machinery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from palaestra.envs import calculator
+    from palaestra.envs.tools import Tool
+
+    def broken(expression: str) -> str:
+        """Fail."""
+        raise RuntimeError("no current")
+
+    broken_tools = {"calculator": Tool(broken)}
+    monkeypatch.setattr(calculator.Calculator, "tools", broken_tools)
+    with pytest.raises(UserError, match="out of order"):
+        train(Run(CALCULATOR, recipe(CALCULATOR, evaluate_every=10**6), 0, tmp_path), device="cpu")
