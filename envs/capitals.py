@@ -99,7 +99,7 @@ class Capitals(OneHopEnv):
 
     ## Reference Scores
     Success on `test`: random choices 0.12 (one in eight), oracle 1. PPO through `AsChoices` and
-    MiniLM 0.60 (0.54 to 0.67; 3,072 steps, one training seed, 200 episodes).
+    MiniLM 0.44 (0.37 to 0.50; 3,072 steps, one training seed, 200 episodes).
     SmolLM2-135M-Instruct, 9 shots, greedy 0.50 (0.35 to 0.65; 40 episodes).
 
     ## Version History
