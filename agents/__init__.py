@@ -4,14 +4,13 @@ The names are those of the command line; an agent's module is imported when it i
 """
 
 import difflib
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..policies import PACKAGED_MODEL
-from .agent import Actions, Agent, Seat
+from .agent import Actions, Agent, Seat, read_card
 
 AGENTS = {
     "random": f"{__name__}.random:Random",
@@ -81,7 +80,7 @@ def _in_folder(path: Path) -> tuple[type[Agent], dict[str, Any]]:
     folder = checkpoints[-1] if checkpoints else path
     if (folder / "agent.json").is_file():
         try:
-            kind = json.loads((folder / "agent.json").read_text("utf-8"))["agent"]
+            kind = read_card(folder)["agent"]
         except (ValueError, KeyError, TypeError, OSError):
             raise UserError(
                 f"{folder}/agent.json is damaged: delete that checkpoint and use an older one"

@@ -1,7 +1,6 @@
 """Checkpoints: everything that a run needs to go on as if it had never been stopped."""
 
 import hashlib
-import json
 import os
 import pickle
 import random
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from stable_baselines3 import PPO
 
+from ..agents.agent import read_card
 from ..agents.ppo import save_model
 from ..errors import UserError
 
@@ -46,7 +46,7 @@ class Checkpoint:
             f"the checkpoint {self.folder} is damaged: delete it to resume from an older one"
         )
         try:
-            card = json.loads((self.folder / "agent.json").read_text("utf-8"))
+            card = read_card(self.folder)
             raw = (self.folder / _STATE).read_bytes()
             if hashlib.sha256(raw).hexdigest() != card["state_sha256"]:
                 raise damaged

@@ -91,7 +91,12 @@ def play(
 
 def _begin(env: gymnasium.Env[Any, Any], seed: int) -> Episode:
     observation, info = env.reset(seed=seed)
-    return Episode(seed, np.random.default_rng([seed, 1]), observation, info)
+    return Episode(seed, generator(seed), observation, info)
+
+
+def generator(seed: int) -> np.random.Generator:
+    """Return the generator from which an agent draws in the episode of a seed."""
+    return np.random.default_rng([seed, 1])
 
 
 def _step_all(agent: Agent, seats: list[tuple[gymnasium.Env[Any, Any], Episode]]) -> None:

@@ -3,12 +3,11 @@
 import time
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
 from ..agents import Agent
-from .evaluation import Evaluation
+from .evaluation import Evaluation, generator
 from .progress import console
 
 _COLOURS = {"system": "dim", "user": "cyan", "tool": "yellow", "assistant": "green"}
@@ -28,7 +27,7 @@ def watch(agent: Agent, env_id: str, split: str | None, seed: int, delay: float)
     out.rule(escape(f"{agent.name} on {env_id}, seed {seed}"))
     with Evaluation(agent, env_id, split).make() as env:
         observation, info = env.reset(seed=seed)
-        rng = np.random.default_rng([seed, 1])
+        rng = generator(seed)
         shown = _show(out, info, 0)
         total, steps, over = 0.0, 0, False
         while not over:
