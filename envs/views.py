@@ -5,6 +5,7 @@ shows a text environment as arrays, so that stable-baselines3 can. Both leave th
 is: the same state, the same seeds, the same rewards.
 """
 
+import copy
 import difflib
 import importlib
 import json
@@ -45,6 +46,8 @@ class AsText(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """
 
     max_format_failures = 3
+    _told = ("_failures", "_return", "_seen", "_exchanges", "_over")
+    """What this wrapper knows of an episode."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], history: int = 1) -> None:
         RecordConstructorArgs.__init__(self, history=history)
@@ -106,6 +109,24 @@ class AsText(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Return the next message of a dialogue that solves the task."""
         solution = self.env.get_wrapper_attr("solution")()
         return str(solution if self._speaks else self._words[solution])
+
+    def get_state(self) -> dict[str, Any]:
+        """Return a snapshot of the episode, where the environment can give one.
+
+        Raises:
+            AttributeError: it has no `get_state`.
+        """
+        state = {"env": self.env.get_wrapper_attr("get_state")()}
+        return (
+            state
+            if self._speaks
+            else state | {"told": copy.deepcopy({name: vars(self)[name] for name in self._told})}
+        )
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a snapshot."""
+        self.env.get_wrapper_attr("set_state")(state["env"])
+        vars(self).update(copy.deepcopy(state.get("told", {})))
 
     def _not_understood(self) -> tuple[str, float, bool, bool, dict[str, Any]]:
         self._failures += 1
@@ -214,6 +235,15 @@ class AsChoices(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def solution(self) -> int:
         """Return the number of the choice that leads on to a solution."""
         return self._choices.index(self.env.get_wrapper_attr("solution")())
+
+    def get_state(self) -> dict[str, Any]:
+        """Return a snapshot of the episode, where the environment can give one."""
+        return {"env": self.env.get_wrapper_attr("get_state")(), "choices": self._choices.copy()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a snapshot."""
+        self.env.get_wrapper_attr("set_state")(state["env"])
+        self._choices = state["choices"].copy()
 
     def _observe(self, info: dict[str, Any]) -> ChoicesObservation:
         self._choices = info["choices"]

@@ -1,6 +1,7 @@
 """The two views: the same world, seen as text and as arrays."""
 
 import json
+import pickle
 from typing import Any
 
 import gymnasium
@@ -335,3 +336,16 @@ def test_a_view_can_be_made_again_from_its_spec(env_id: str, view: Any) -> None:
     again = gymnasium.make(env.spec)
     assert type(again) is type(env)
     assert repr(again.reset(seed=5)) == repr(env.reset(seed=5))
+
+
+@pytest.mark.parametrize("view", ["native", "text", "array"])
+def test_play_goes_on_from_a_snapshot_in_every_view(view: Any) -> None:
+    env, other = (make("palaestra/Calculator-two-step-v0", view) for _ in range(2))
+    env.reset(seed=3)
+    env.step(env.get_wrapper_attr("solution")())
+    state = env.get_wrapper_attr("get_state")()
+    expected = [env.step(env.get_wrapper_attr("solution")()) for _ in range(2)]
+    for again in (env, other):
+        again.get_wrapper_attr("set_state")(pickle.loads(pickle.dumps(state)))
+        played = [again.step(again.get_wrapper_attr("solution")()) for _ in range(2)]
+        assert repr(played) == repr(expected)
