@@ -6,6 +6,23 @@ strings, so neither torch nor Numba is imported before an environment is made.
 
 from gymnasium import register
 
+
+def _worlds(name: str, module: str, *further_levels: str) -> None:
+    """Register a text environment, and each level of difficulty above the first.
+
+    What Gymnasium would wrap around it checks what a text environment checks itself.
+    """
+    for level in ("", *further_levels):
+        register(
+            id=f"palaestra/{name}-{level}-v0" if level else f"palaestra/{name}-v0",
+            entry_point=f"{__name__}.{module}:{name}",
+            kwargs={"level": level} if level else {},
+            reward_threshold=0.95,
+            disable_env_checker=True,
+            order_enforce=False,
+        )
+
+
 register(
     id="palaestra/CartPole-v1",
     entry_point=f"{__name__}.cartpole:CartPole",
@@ -13,13 +30,7 @@ register(
     max_episode_steps=500,
     reward_threshold=475.0,
 )
-register(
-    id="palaestra/Calculator-v0",
-    entry_point=f"{__name__}.calculator:Calculator",
-    reward_threshold=0.95,
-)
-register(
-    id="palaestra/Capitals-v0",
-    entry_point=f"{__name__}.capitals:Capitals",
-    reward_threshold=0.95,
-)
+_worlds("Calculator", "calculator", "two-step", "three-step")
+_worlds("Capitals", "capitals")
+_worlds("GuessNumber", "guess_number", "wide", "vast")
+_worlds("Hangman", "hangman", "seven-misses", "five-misses")

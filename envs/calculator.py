@@ -1,10 +1,12 @@
 """Calculator: sums set in words, one strict calculator."""
 
+import functools
+import itertools
 import re
 from fractions import Fraction
 from typing import ClassVar
 
-from .one_hop import Candidate, OneHopEnv
+from .plans import Plan, PlannedEnv
 from .tools import Tool, ToolError
 
 _PHRASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -27,8 +29,8 @@ _PHRASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 _KINDS = {"+": "addition", "-": "subtraction", "*": "multiplication", "/": "division"}
-_SIBLINGS = ("+", "-", "*", "/", "-", "/")
-"""The last two with their operands the other way round, which for + and * is the same task."""
+_STEPS = (("+", False), ("-", False), ("*", False), ("/", False), ("-", True), ("/", True))
+"""Operation, and whether the operands stand the other way round; for + and * that is the same."""
 
 
 def _split_of(operand: int) -> str:
@@ -41,15 +43,17 @@ _OPERANDS = {
 }
 
 
-class Calculator(OneHopEnv):
+class Calculator(PlannedEnv):
     """Answer sums that are set in words, with a calculator.
 
     ## Description
     "What is 79 reduced by 86?": understand which operation a phrase means, send it to the
-    calculator, report the result. Addition, subtraction, multiplication and division of two
-    different whole numbers from 2 to 99. The splits share no operand: `test` has the 14 that
-    leave 2 when divided by 7, `validation` the 14 that leave 5, `train` the other 70.
-    `paraphrase` has the operands of `test` in phrasings that no other split uses.
+    calculator, report the result. Addition, subtraction, multiplication and division of
+    different whole numbers from 2 to 99. The level `one-step` asks for one operation,
+    `two-step` and `three-step` go on with the result: "What is 79 reduced by 86, then 12 over
+    that?". The splits share no operand: `test` has the 14 that leave 2 when divided by 7,
+    `validation` the 14 that leave 5, `train` the other 70. `paraphrase` has the operands of
+    `test` in phrasings that no other split uses.
 
     ## Action Space
     `Text`: a message with one call, `<calculator>79 - 86</calculator>` (or JSON in
@@ -62,55 +66,79 @@ class Calculator(OneHopEnv):
     1 for the right answer, 0 otherwise, -0.1 for a message that holds neither.
 
     ## Episode End
-    Terminated by an answer, or after 4 messages.
+    Terminated by an answer, or after 4, 5 or 6 messages, by level.
 
     ## Reference Scores
-    Success on `test`: random choices 0.17 (one in six), oracle 1. PPO through `AsChoices` and
-    MiniLM 0.66 (0.60 to 0.73; 6,144 steps, one training seed, 200 episodes): it learns what a
-    phrase means, but hardly which operand comes first, without which 0.67 is the most.
-    SmolLM2-135M-Instruct, 9 shots, greedy 0.85 (0.73 to 0.95; 40 episodes).
+    Success on `test`, `one-step`: random choices 0.17 (one in six), oracle 1. PPO through
+    `AsChoices` and MiniLM 0.66 (0.60 to 0.73; 6,144 steps, one training seed, 200 episodes): it
+    learns what a phrase means, but hardly which operand comes first, without which 0.67 is the
+    most. SmolLM2-135M-Instruct, 9 shots, greedy 0.85 (0.73 to 0.95; 40 episodes). The other
+    levels: random choices 0.12 (one in eight), oracle 1.
 
     ## Version History
     v0: first version.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test", "paraphrase")
+    levels: ClassVar[tuple[str, ...]] = ("one-step", "two-step", "three-step")
     instructions = (
         "Answer the question with the calculator. Call it with "
         "<calculator>expression</calculator>, where the expression uses whole numbers, "
         "+ - * / and brackets. Then reply with <answer>result</answer>."
     )
-    max_choices = len(_SIBLINGS)
+
+    def __init__(
+        self, split: str = "train", level: str | None = None, render_mode: str | None = None
+    ) -> None:
+        super().__init__(split, level, render_mode)
+        self._length = 1 + self.levels.index(str(self.level))
+        self._sequences = list(itertools.product(_STEPS, repeat=self._length))
+        self._operands = _OPERANDS["test" if split == "paraphrase" else split]
+        self.max_turns = 3 + self._length
+        self.max_choices = min(len(self._sequences), 8)
 
     @property
     def tools(self) -> dict[str, Tool]:
         """The calculator."""
-        return {_CALCULATOR.name: _CALCULATOR}
+        return _TOOLS
 
-    def _siblings(self) -> list[Candidate]:
-        operands = _OPERANDS["test" if self.split == "paraphrase" else self.split]
+    def _siblings(self) -> list[Plan]:
+        """Draw numbers, and what could be done with them."""
         while True:
-            a, b = (int(n) for n in self.np_random.choice(operands, size=2, replace=False))
-            siblings = [self._candidate(op, a, b) for op in _SIBLINGS[:4]]
-            siblings += [self._candidate(op, b, a) for op in _SIBLINGS[4:]]
+            operands = self._sample(self._operands, self._length + 1)
+            sequences = self._sample(self._sequences, self.max_choices)
+            try:
+                siblings = [self._plan(operands, sequence) for sequence in sequences]
+            except ToolError:  # a division by a result that is zero
+                continue
             if len({s.answer for s in siblings}) == len(siblings):
                 return siblings
 
-    def _candidate(self, operation: str, x: int, y: int) -> Candidate:
-        # a + b is b + a: which comes first must not tell how the other tasks are turned.
-        if operation in "+*" and self.np_random.random() < 0.5:
-            x, y = y, x
-        phrases = _PHRASES[operation][self.split == "paraphrase"]
-        phrase = phrases[self.np_random.integers(len(phrases))]
-        expression = f"{x} {operation} {y}"
-        return Candidate(
-            kind=_KINDS[operation],
-            question=f"What is {phrase.format(x=x, y=y)}?",
-            call=f"<calculator>{expression}</calculator>",
-            answer=calculator(expression),
-        )
+    def _plan(self, operands: list[int], sequence: tuple[tuple[str, bool], ...]) -> Plan:
+        said = result = str(operands[0])
+        phrases, calls = [], []
+        for (operation, swapped), operand in zip(sequence, operands[1:], strict=True):
+            # a + b is b + a: which comes first must not tell how the other tasks are turned.
+            swapped = swapped or (operation in "+*" and self._draw(2) == 0)
+            variants = _PHRASES[operation][self.split == "paraphrase"]
+            phrase = variants[self._draw(len(variants))]
+            x, y = (operand, said) if swapped else (said, operand)
+            phrases.append(phrase.format(x=x, y=y))
+            x, y = (operand, result) if swapped else (result, operand)
+            call, result = _asked(f"{x} {operation} {y}")
+            calls.append(call)
+            said = "that"
+        question = f"What is {', then '.join(phrases)}?"
+        return Plan(_KINDS[sequence[0][0]], question, tuple(calls), result)
 
 
+@functools.lru_cache(maxsize=65_536)
+def _asked(expression: str) -> tuple[str, str]:
+    """Return the message that sends an expression to the calculator, and what that says."""
+    return f"<calculator>{expression}</calculator>", calculator(expression)
+
+
+@functools.lru_cache(maxsize=4096)
 def calculator(expression: str) -> str:
     """Evaluate an arithmetic expression exactly.
 
@@ -119,17 +147,19 @@ def calculator(expression: str) -> str:
     """
     if len(expression) > 200:
         raise ToolError("the expression is longer than 200 characters")
-    tokens = re.findall(r"\d+(?:\.\d+)?|//|[-+*/%()]|\S", expression, re.ASCII)
+    tokens = _TOKEN.findall(expression)
     value, rest = _sum(tokens, depth=0)
     if rest:
         raise ToolError(f"{rest[0]!r} was not expected; use numbers, + - * / // % and brackets")
     return _written(value)
 
 
-_CALCULATOR = Tool(calculator)
+# A result can be written as 2.1e-05, so that is read as well.
+_TOKEN = re.compile(r"\d+(?:\.\d+)?(?:[eE][-+]?\d\d?(?!\d))?|//|[-+*/%()]|\S", re.ASCII)
+_TOOLS = {"calculator": Tool(calculator)}
 
 # A recursive-descent parser; each rule returns its value and the tokens that are left.
-_Step = tuple[Fraction, list[str]]
+_Step = tuple[Fraction | int, list[str]]
 
 
 def _sum(tokens: list[str], depth: int) -> _Step:
@@ -151,9 +181,9 @@ def _product(tokens: list[str], depth: int) -> _Step:
             case "*":
                 value *= other
             case "/":
-                value /= other
+                value = Fraction(value) / other
             case "//":
-                value = Fraction(value // other)
+                value //= other
             case "%":
                 value %= other
     return value, rest
@@ -175,10 +205,11 @@ def _signed(tokens: list[str], depth: int) -> _Step:
         return value, rest[1:]
     if first[0] not in "0123456789":
         raise ToolError(f"{first!r} was not expected; use numbers, + - * / // % and brackets")
-    return Fraction(first), rest
+    # Whole numbers are counted with many times faster than fractions.
+    return int(first) if first.isdecimal() else Fraction(first), rest
 
 
-def _written(value: Fraction) -> str:
+def _written(value: Fraction | int) -> str:
     """Write a whole number in full, anything else to ten significant digits."""
     if value.denominator == 1:
         return str(value.numerator)

@@ -13,18 +13,24 @@ success         True as soon as the task is solved
 failure         None, "format", "tool", "timeout" or "infra"
 reward_valid    False where the machinery failed, so that no trainer learns from it
 ==============  =====================================================================
+
+and what else the task has to tell, gold passages for instance. Lists and messages are the
+reader's own; the schemas inside `tools` are those of the environment, to be read only.
 """
 
 import copy
+import functools
 import re
 from abc import abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
 
 import gymnasium
 from gymnasium import spaces
 
 from ..errors import UserError
-from .parsing import Answer, Malformed, ToolCall, parse
+from .parsing import Answer, Malformed, Parsed, ToolCall, parse
 from .tools import Tool, ToolError
 
 SUCCESS_REWARD, FORMAT_REWARD = 1.0, -0.1
@@ -32,76 +38,96 @@ MAX_ACTION_LENGTH = 4096
 """Characters of an agent's message; a longer one is a format failure."""
 MAX_OBSERVATION_LENGTH = 2048
 """Characters of a message from the world; a longer one is cut."""
+_HEARD = 512
+"""Messages whose meaning an environment remembers."""
 
 # Letters that names of countries and cities are written with, and common punctuation.
-CHARSET = frozenset(
-    chr(c)
-    for c in (
-        10,
-        *range(0x20, 0x7F),
-        *range(0xA0, 0x250),
-        *range(0x2B0, 0x370),
-        *range(0x1E00, 0x1F00),
-    )
-) | frozenset("–—‘’“”„…−×÷‹›⟦⟧")
+_RANGES = ((10, 10), (0x20, 0x7E), (0xA0, 0x24F), (0x2B0, 0x36F), (0x1E00, 0x1EFF))
+_SIGNS = "–—‘’“”„…−×÷‹›⟦⟧"
+CHARSET = frozenset(chr(c) for first, last in _RANGES for c in range(first, last + 1)) | frozenset(
+    _SIGNS
+)
 ParsedAction = tuple[str, dict[str, Any] | str]
 """No dictionary: Gymnasium's vector environments would merge those of their members."""
+T = TypeVar("T")
+Step = tuple[str, float, bool, bool, dict[str, Any]]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_PLAIN = re.compile(r"[\n -;=-Z\\-~]{0,2048}")
+"""What nobody could take for a marker, and every space holds."""
+_UNSAYABLE = re.compile("[^" + "".join(f"{chr(a)}-{chr(b)}" for a, b in _RANGES) + _SIGNS + "]")
+_SUSPECT = re.compile(r"[<\[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _OWN_TAGS = r"tool_call|answer|think"
 _ANGLE_MARKER = re.compile(r"<(/?[|｜]?[A-Za-z_/][\w|｜▁:.-]{0,60}?[|｜]?/?)>")
 _SQUARE_MARKER = re.compile(r"\[(/?[A-Z][A-Z_]{1,40})\]")
 
 
+@dataclass
+class Task:
+    """A task and whatever changes while it is played; a snapshot of an episode copies it."""
+
+    question: str
+    """What the agent is asked."""
+    kind: str
+    """Which kind of task this is."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What `info` holds at every step beside the contract, under names of its own."""
+
+
 class TextEnv(gymnasium.Env[str, str]):
     """Base of the environments that are played in words.
 
-    A subclass sets `instructions`, `max_turns`, `max_choices` and `tools`, and writes
-    `_new_task`, `_kind`, `_choices`, `_is_right` and `solution`. Everything else, and above all
-    what happens to a hostile message, is decided here.
+    A subclass sets `instructions`, `max_turns` and `max_choices`, has `tools` if there are any,
+    and writes `_new_task`, `_choices`, `_is_right` and `solution`. Everything else, and above
+    all what happens to a hostile message, is decided here. Whatever changes in an episode
+    belongs into `self.task`.
 
     Args:
         split: Which tasks are drawn: one of `splits`, which share none.
+        level: How hard they are: one of `levels`, the first by default.
+        render_mode: `ansi`, or None.
 
     Raises:
-        UserError: the split does not exist.
+        UserError: there is no such split, level or render mode.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012
     splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
-    instructions: ClassVar[str]
+    levels: ClassVar[tuple[str, ...]] = ()
+    """Names of the levels of difficulty, easiest first; none where there is one only."""
+    instructions: str
     """What the agent is told before the task: the tools and the form of an answer."""
-    max_turns: ClassVar[int] = 4
+    max_turns: int = 4
     """Messages that the agent may send; a rule of the task, so reaching it terminates."""
-    max_choices: ClassVar[int]
+    max_choices: int
     """Most choices that `info["choices"]` ever holds."""
+    task: Task
+    """The task at hand, once there was a reset."""
 
-    def __init__(self, split: str = "train", render_mode: str | None = None) -> None:
-        if split not in self.splits:
-            raise UserError(f"unknown split {split!r}; the splits are: {', '.join(self.splits)}")
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise UserError(f"unknown render mode {render_mode!r}; text environments have 'ansi'")
-        self.split = split
+    def __init__(
+        self, split: str = "train", level: str | None = None, render_mode: str | None = None
+    ) -> None:
+        self.split = _one_of("split", split, self.splits)
+        self.level = level or next(iter(self.levels), None)
+        if level is not None:
+            _one_of("level", level, self.levels)
+        if render_mode is not None:
+            _one_of("render mode", render_mode, self.metadata["render_modes"])
         self.render_mode = render_mode
         self.observation_space, self.action_space = text_spaces()
         self._messages: list[dict[str, Any]] = []
-        self._turns = 0
-        self._results = 0
+        self._turns = self._results = 0
         self._over = True
+        self._heard: dict[str, tuple[str, Parsed]] = {}
 
     @property
-    @abstractmethod
     def tools(self) -> dict[str, Tool]:
         """The tools by name."""
+        return {}
 
     @abstractmethod
-    def _new_task(self) -> str:
-        """Draw a task from `self.np_random` and return the question."""
-
-    @property
-    @abstractmethod
-    def _kind(self) -> str:
-        """The kind of the task at hand."""
+    def _new_task(self) -> Task:
+        """Draw a task from `self.np_random`."""
 
     @abstractmethod
     def _choices(self) -> list[str]:
@@ -115,22 +141,26 @@ class TextEnv(gymnasium.Env[str, str]):
     def solution(self) -> str:
         """Return the next message of a dialogue that solves the task."""
 
+    def _reply(self, answer: str) -> str | None:
+        """Return what the world says to an answer that is not right, None if that ends it all."""
+        return None
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
         """Draw a task and return its question."""
         super().reset(seed=seed)
-        question = _sayable(self._new_task())
-        system = f"{self.instructions} You may send {self.max_turns} messages."
+        self.task = self._new_task()
+        question = _sayable(self.task.question)
         self._messages = [
-            {"role": "system", "content": system},
+            {"role": "system", "content": self._rules},
             {"role": "user", "content": question},
         ]
         self._turns = self._results = 0
         self._over = False
         return question, self._info()
 
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+    def step(self, action: str) -> Step:
         """Take the agent's message and return what the world says to it.
 
         Any string is taken. A malformed one costs 0.1 and a turn, and the world says what it
@@ -145,20 +175,16 @@ class TextEnv(gymnasium.Env[str, str]):
         if self._over:
             raise gymnasium.error.ResetNeeded("the episode is over: call reset()")
         self._turns += 1
-        parsed = (
-            parse(action, self.tools)
-            if len(action) <= MAX_ACTION_LENGTH
-            else Malformed(f"a message has at most {MAX_ACTION_LENGTH} characters")
-        )
-        self._messages.append(self._assistant(action, parsed))
-        match parsed:
-            case Answer(text):
-                return self._answered(text)
-            case ToolCall(tool, arguments):
-                return self._called(tool, arguments)
-            case Malformed(reason):
-                expected = f"Not understood: {reason}. {self.instructions}"
-                return self._said("user", expected, FORMAT_REWARD, "format", None)
+        said, parsed = self._read(action)
+        message: dict[str, Any] = {"role": "assistant", "content": said}
+        self._messages.append(message)
+        if isinstance(parsed, Answer):
+            return self._answered(parsed.text)
+        if isinstance(parsed, ToolCall):
+            message["tool_calls"] = [self._in_openai_shape(parsed)]
+            return self._called(parsed.tool, parsed.arguments.copy())
+        expected = f"Not understood: {parsed.reason}. {self.instructions}"
+        return self._said("user", expected, FORMAT_REWARD, "format", None)
 
     def render(self) -> str | None:
         """Return the dialogue so far, a message a paragraph."""
@@ -166,28 +192,78 @@ class TextEnv(gymnasium.Env[str, str]):
             return None
         return "\n\n".join(f"{m['role']}: {m['content']}" for m in self._messages)
 
-    def _answered(self, text: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        right = self._is_right(text)
+    def get_state(self) -> dict[str, Any]:
+        """Return a snapshot of the episode, generator included; it can be pickled."""
+        return {
+            "made_as": self._made_as,
+            "task": copy.deepcopy(getattr(self, "task", None)),
+            "messages": copy.deepcopy(self._messages),
+            "counts": (self._turns, self._results, self._over),
+            "generator": copy.deepcopy(self.np_random),
+            "seed": self._np_random_seed,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a snapshot, which may be of another instance and is left as it is.
+
+        Raises:
+            UserError: it is of another environment, split or level.
+        """
+        if state["made_as"] != self._made_as:
+            raise UserError(f"the state is of {state['made_as']}, and this is {self._made_as}")
+        state = copy.deepcopy(state)
+        self.task, self._messages = state["task"], state["messages"]
+        self._turns, self._results, self._over = state["counts"]
+        self._np_random, self._np_random_seed = state["generator"], state["seed"]
+
+    @property
+    def _made_as(self) -> tuple[str, str, str | None]:
+        return type(self).__name__, self.split, self.level
+
+    def _draw(self, count: int) -> int:
+        """Draw a number from 0 to count - 1, many times faster than `integers` does."""
+        return int(self.np_random.random() * count)
+
+    def _sample(self, things: Sequence[T], count: int) -> list[T]:
+        """Draw as many different things, all of them in their order if that is all."""
+        if count >= len(things):
+            return list(things)
+        picked: dict[int, None] = {}
+        while len(picked) < count:
+            picked[self._draw(len(things))] = None
+        return [things[i] for i in picked]
+
+    def _answered(self, text: str) -> Step:
+        parsed = ("answer", text)
+        try:
+            right = self._is_right(text)
+            reply = None if right else self._reply(text)
+        except Exception as error:
+            return self._out_of_order(parsed, error)
+        if reply is not None:
+            return self._said("user", reply, 0.0, None, parsed)
         self._over = True
-        info = self._info(("answer", text), success=right)
+        info = self._info(parsed, success=right)
         return "", SUCCESS_REWARD if right else 0.0, True, False, info
 
-    def _called(
-        self, tool: Tool, arguments: dict[str, Any]
-    ) -> tuple[str, float, bool, bool, dict[str, Any]]:
+    def _called(self, tool: Tool, arguments: dict[str, Any]) -> Step:
         parsed = (tool.name, arguments)
         try:
-            result, failure = tool.function(**arguments), None
+            result, failure = tool.call(arguments), None
         except ToolError as error:
             result, failure = f"error: {error}", error.failure
         except Exception as error:
-            # Not the agent's doing, whatever it was: cut the episode off and mark it.
-            self._over = True
-            info = self._info(parsed, failure="infra") | {"reward_valid": False}
-            said = _sayable(harmless(f"the tool is out of order: {error!r}", keep=self.tools))
-            return said, 0.0, False, True, info
+            return self._out_of_order(parsed, error)
         self._results += failure is None
         return self._said("tool", result, 0.0, failure, parsed, name=tool.name)
+
+    def _out_of_order(self, parsed: ParsedAction, error: Exception) -> Step:
+        """Cut the episode off and mark it: it is not the agent's doing, whatever it was."""
+        self._over = True
+        info = self._info(parsed, failure="infra")
+        info["reward_valid"] = False
+        said = _sayable(harmless(f"the tool is out of order: {error!r}", keep=self.tools))
+        return said, 0.0, False, True, info
 
     def _said(
         self,
@@ -197,9 +273,9 @@ class TextEnv(gymnasium.Env[str, str]):
         failure: str | None,
         parsed: ParsedAction | None,
         **more: str,
-    ) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        # A tool may repeat what the agent gave it.
-        content = _sayable(harmless(content, keep=self.tools))
+    ) -> Step:
+        if not _PLAIN.fullmatch(content):  # a tool may repeat what the agent gave it
+            content = _sayable(harmless(content, keep=self.tools))
         self._messages.append({"role": role, **more, "content": content})
         self._over = self._turns >= self.max_turns
         return content, reward, self._over, False, self._info(parsed, failure=failure)
@@ -212,28 +288,57 @@ class TextEnv(gymnasium.Env[str, str]):
         failure: str | None = None,
     ) -> dict[str, Any]:
         return {
-            "messages": copy.deepcopy(self._messages),
-            "kind": self._kind,
-            "tools": [copy.deepcopy(tool.schema) for tool in self.tools.values()],
+            "messages": [message.copy() for message in self._messages],
+            "kind": self.task.kind,
+            "tools": self._schemas.copy(),
             "choices": [] if self._over else self._choices(),
             "parsed_action": parsed,
             "success": success,
             "failure": failure,
             "reward_valid": True,
+            **self.task.facts,
         }
 
-    def _assistant(self, action: str, parsed: object) -> dict[str, Any]:
-        """Return the agent's message for the dialogue, its tool call beside its words."""
-        content = harmless(action[:MAX_ACTION_LENGTH], keep=self.tools)
-        message: dict[str, Any] = {"role": "assistant", "content": content}
-        if isinstance(parsed, ToolCall):
-            arguments = {
-                name: harmless(value, keep=self.tools) if isinstance(value, str) else value
-                for name, value in parsed.arguments.items()
-            }
-            function = {"name": parsed.tool.name, "arguments": arguments}
-            message["tool_calls"] = [{"type": "function", "function": function}]
-        return message
+    @functools.cached_property
+    def _schemas(self) -> list[dict[str, Any]]:
+        return [copy.deepcopy(tool.schema) for tool in self.tools.values()]
+
+    @functools.cached_property
+    def _rules(self) -> str:
+        return f"{self.instructions} You may send {self.max_turns} messages."
+
+    def _read(self, action: str) -> tuple[str, Parsed]:
+        """Return what a message says, without the power to say more, and what it asks for.
+
+        Remembered, because few agents say something new at every step.
+        """
+        read = self._heard.get(action)
+        if read is None:
+            if len(self._heard) >= _HEARD:
+                self._heard.clear()
+            read = self._heard[action] = self._hear(action)
+        return read
+
+    def _hear(self, action: str) -> tuple[str, Parsed]:
+        if len(action) > MAX_ACTION_LENGTH:
+            reason = f"a message has at most {MAX_ACTION_LENGTH} characters"
+            said = harmless(action[:MAX_ACTION_LENGTH], keep=self.tools)
+            return said, Malformed(reason)
+        return harmless(action, keep=self.tools), parse(action, self.tools)
+
+    def _in_openai_shape(self, call: ToolCall) -> dict[str, Any]:
+        arguments = {
+            name: harmless(value, keep=self.tools) if isinstance(value, str) else value
+            for name, value in call.arguments.items()
+        }
+        return {"type": "function", "function": {"name": call.tool.name, "arguments": arguments}}
+
+
+def _one_of(what: str, name: str, names: "tuple[str, ...] | list[str]") -> str:
+    if name not in names:
+        known = f"the {what}s are: {', '.join(names)}" if names else f"it has no {what}s"
+        raise UserError(f"unknown {what} {name!r}; {known}")
+    return name
 
 
 def text_spaces() -> tuple[spaces.Text, spaces.Text]:
@@ -251,6 +356,8 @@ def harmless(text: str, keep: dict[str, Tool] | None = None) -> str:
     dialogue is rendered. Brackets of such markers become look-alikes; the tags of calls and
     answers stay, and so do control characters' places, as spaces.
     """
+    if not _SUSPECT.search(text):
+        return text
     names = "|".join((_OWN_TAGS, *(re.escape(name) for name in keep or ())))
     own = re.compile(rf"/?(?:{names})", re.IGNORECASE)
 
@@ -263,4 +370,4 @@ def harmless(text: str, keep: dict[str, Tool] | None = None) -> str:
 
 def _sayable(text: str) -> str:
     """Bring a message of the world into the observation space."""
-    return "".join(c if c in CHARSET else "?" for c in text[:MAX_OBSERVATION_LENGTH])
+    return _UNSAYABLE.sub("?", text[:MAX_OBSERVATION_LENGTH])

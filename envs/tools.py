@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_type_hints
 
+from .killable import Killable, Late
+
 
 class ToolError(Exception):
     """The call was understood and refused, or failed; the message is for the agent."""
@@ -34,12 +36,39 @@ class Tool:
 
     The function's parameters are annotated `str`, `int`, `float` or `bool`, and its docstring
     is Google-style: an imperative line, then `Args:`. It returns the text that the agent is
-    shown, or raises `ToolError`; it ends its own work within its limit and raises
-    `ToolTimeout`. Any other exception is a failure of the machinery, not of the agent.
+    shown, or raises `ToolError`. Any other exception is a failure of the machinery, not of the
+    agent. A function that cannot be sure to end its own work and raise `ToolTimeout` is given a
+    time-out: then it runs in a process of its own, which is killed when it is late.
     """
 
     function: Callable[..., str]
     """What is run."""
+    timeout: float | None = None
+    """Seconds that a call may take; None where the function sees to that itself."""
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
+            raise ValueError(f"a time-out is a number of seconds above 0, not {self.timeout}")
+
+    def call(self, arguments: dict[str, Any]) -> str:
+        """Run the tool with arguments that `check` let pass.
+
+        Raises:
+            ToolError: the call failed, and it is the agent's doing.
+            ToolTimeout: it took too long and was ended.
+            Exception: anything else is a failure of the machinery.
+        """
+        try:
+            result = self._run(**arguments)
+        except Late:
+            raise ToolTimeout(f"{self.name} took longer than {self.timeout:g} s") from None
+        if type(result) is not str:
+            raise TypeError(f"{self.name} returned {type(result).__name__} instead of a text")
+        return result
+
+    @cached_property
+    def _run(self) -> Callable[..., str]:
+        return Killable(self.function, self.timeout) if self.timeout else self.function
 
     @property
     def name(self) -> str:

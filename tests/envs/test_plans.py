@@ -1,4 +1,4 @@
-"""One-hop tasks: comparing answers, and choices that give nothing away."""
+"""Planned tasks: choices that give nothing away."""
 
 import re
 from collections import Counter
@@ -9,56 +9,12 @@ from zlib import crc32
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from palaestra.envs.one_hop import folded, is_same
 from palaestra.envs.views import make
 from scipy import stats
 
 TASKS = ("palaestra/Calculator-v0", "palaestra/Capitals-v0")
 LEARNED, HELD_OUT = 3000, 1500
 TURNS = ("call", "answer")
-
-
-@pytest.mark.parametrize(
-    ("answer", "truth"),
-    [
-        ("Paris", "Paris"),
-        ("  paris. ", "Paris"),
-        ("PARIS", "Paris"),
-        ("Yaounde", "Yaoundé"),
-        ("são  tomé", "São Tomé"),
-        ("Washington, D.C.", "Washington, D.C"),
-        ("-7", "-7"),
-        ("-7.0", "-7"),
-        ("−7", "-7"),
-        ("1,234,567", "1234567"),
-        ("42.", "42"),
-    ],
-)
-def test_same_answers(answer: str, truth: str) -> None:
-    assert is_same(answer, truth)
-
-
-@pytest.mark.parametrize(
-    ("answer", "truth"),
-    [
-        ("", "Paris"),
-        ("Paris, France", "Paris"),
-        ("7", "-7"),
-        ("7.001", "7"),
-        ("nan", "7"),
-        ("inf", "7"),
-        ("seven", "7"),
-        ("", "7"),
-        ("7 or 8", "7"),
-    ],
-)
-def test_other_answers(answer: str, truth: str) -> None:
-    assert not is_same(answer, truth)
-
-
-def test_folding_keeps_words_apart() -> None:
-    assert folded(" Ciudad  de\nMÉXICO.") == "ciudad de mexico"
-    assert folded("Nowhere Else") != folded("NowhereElse")
 
 
 @dataclass(frozen=True)
@@ -185,19 +141,3 @@ def test_the_learner_would_find_a_leak() -> None:
         leaky.append(Seen(s.choices, longest if i % 4 == 0 else s.right))
     interval = stats.binomtest(held_out_successes(leaky), HELD_OUT).proportion_ci(0.999)
     assert interval.low > 1 / len(leaky[0].choices)
-
-
-@pytest.mark.parametrize(
-    ("answer", "truth", "same"),
-    [
-        ("0.166667", "0.1666666667", True),
-        ("1.33333", "1.333333333", True),
-        ("0.1667", "0.1666666667", False),
-        ("607729", "607728", False),
-        ("-7.", "-7", True),
-    ],
-)
-def test_a_fraction_may_be_rounded_to_six_digits_a_whole_number_not(
-    answer: str, truth: str, same: bool
-) -> None:
-    assert is_same(answer, truth) is same

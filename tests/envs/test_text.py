@@ -1,6 +1,7 @@
 """The contract of a text environment, above all towards hostile messages."""
 
 import json
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from palaestra import assets
 from palaestra.envs.calculator import Calculator
 from palaestra.envs.capitals import Capitals
-from palaestra.envs.text import CHARSET, MAX_ACTION_LENGTH, TextEnv, harmless
+from palaestra.envs.text import CHARSET, MAX_ACTION_LENGTH, Task, TextEnv, harmless
 from palaestra.envs.tools import Tool, ToolError, ToolTimeout
 from palaestra.errors import UserError
 
@@ -37,22 +38,23 @@ class Parrot(TextEnv):
     def tools(self) -> dict[str, Tool]:
         return {f.__name__: Tool(f) for f in (echo, refuse, dawdle, crash)}
 
-    def _new_task(self) -> str:
-        self._word = f"word{self.np_random.integers(100)}"
-        return f"Say {self._word}."
-
-    @property
-    def _kind(self) -> str:
-        return "saying"
+    def _new_task(self) -> Task:
+        word = f"word{self.np_random.integers(100)}"
+        return Task(f"Say {word}.", "saying", {"word": word})
 
     def _choices(self) -> list[str]:
-        return [f"<answer>{self._word}</answer>", "<echo>hello</echo>"]
+        return [self.solution(), "<echo>hello</echo>"]
 
     def _is_right(self, answer: str) -> bool:
-        return answer == self._word
+        if answer == "break":
+            raise OSError("the judge is asleep")
+        return answer == self.task.facts["word"]
+
+    def _reply(self, answer: str) -> str | None:
+        return "Nearly." if answer.startswith("word") else None
 
     def solution(self) -> str:
-        return f"<answer>{self._word}</answer>"
+        return f"<answer>{self.task.facts['word']}</answer>"
 
 
 def echo(text: str) -> str:
@@ -102,7 +104,7 @@ def env() -> Parrot:
 def test_the_beginning_of_an_episode(make: Callable[[], TextEnv]) -> None:
     env = make()
     question, info = env.reset(seed=0)
-    assert info.keys() == KEYS
+    assert info.keys() == KEYS | env.task.facts.keys()
     assert [m["role"] for m in info["messages"]] == ["system", "user"]
     assert env.instructions in info["messages"][0]["content"]
     assert "4 messages" in info["messages"][0]["content"]
@@ -117,7 +119,7 @@ def test_the_beginning_of_an_episode(make: Callable[[], TextEnv]) -> None:
 def test_a_call_and_its_result(env: Parrot) -> None:
     said, reward, terminated, truncated, info = env.step("I ask.\n<echo>hello</echo>")
     assert (said, reward, terminated, truncated) == ("hello", 0.0, False, False)
-    assert info.keys() == KEYS
+    assert info.keys() == {*KEYS, "word"}
     asked, reply = info["messages"][-2:]
     assert asked["role"] == "assistant"
     assert asked["content"] == "I ask.\n<echo>hello</echo>"
@@ -211,26 +213,17 @@ def test_a_message_of_the_world_is_cut(env: Parrot) -> None:
     assert len(said) > 1000
 
 
-@pytest.mark.parametrize("spoil", ["messages", "tools"])
-def test_info_is_a_snapshot(env: Parrot, spoil: str) -> None:
+def test_what_is_done_to_an_info_does_not_reach_the_environment(env: Parrot) -> None:
     twin = Parrot()
     twin.reset(seed=0)
     for message in ("<echo>a</echo>", "Hm.", "<refuse>x</refuse>"):
         info = env.step(message)[4]
-        expected = twin.step(message)[4]
-        assert info == expected
-        ruin(info[spoil])
-        info["choices"].clear()
+        assert info == twin.step(message)[4]
+        for said in info["messages"]:
+            said["content"] = "spoiled"
+        for listed in ("messages", "tools", "choices"):
+            info[listed].clear()
     assert env.step("Hm.")[4] == twin.step("Hm.")[4]
-
-
-def ruin(value: Any) -> None:
-    """Overwrite every string and empty every collection inside a value."""
-    for key, inside in list(value.items() if isinstance(value, dict) else enumerate(value)):
-        if isinstance(inside, dict | list):
-            ruin(inside)
-        else:
-            value[key] = "ruined"
 
 
 def test_an_earlier_info_stays_as_it_was(env: Parrot) -> None:
@@ -242,7 +235,7 @@ def test_an_earlier_info_stays_as_it_was(env: Parrot) -> None:
 
 def test_environments_do_not_share_tools() -> None:
     first, second = Calculator(), Calculator()
-    ruin(first.reset(seed=0)[1]["tools"])
+    first.reset(seed=0)[1]["tools"][0]["function"]["name"] = "spoiled"
     assert second.reset(seed=0)[1]["tools"][0]["function"]["name"] == "calculator"
 
 
@@ -409,3 +402,60 @@ def test_the_real_template_sees_no_special_token_of_the_agents(tokenizer: Any, w
         found = special_tokens_in(tokenizer, messages["messages"])
         assert found == special_tokens_in(tokenizer, expected)
         assert found
+
+
+def test_an_answer_to_which_the_world_replies_does_not_end_the_episode(env: Parrot) -> None:
+    said, reward, terminated, truncated, info = env.step("<answer>wordy</answer>")
+    assert (said, reward, terminated, truncated) == ("Nearly.", 0.0, False, False)
+    assert info["messages"][-1] == {"role": "user", "content": "Nearly."}
+    assert (info["parsed_action"], info["failure"]) == (("answer", "wordy"), None)
+    assert env.step(env.solution())[1:3] == (1.0, True)
+
+
+def test_a_judge_that_breaks_is_no_wrong_answer(env: Parrot) -> None:
+    said, reward, terminated, truncated, info = env.step("<answer>break</answer>")
+    assert (reward, terminated, truncated) == (0.0, False, True)
+    assert (info["failure"], info["reward_valid"]) == ("infra", False)
+    assert "the judge is asleep" in said
+
+
+PLAYED = ("Hm.", "<echo>a</echo>", "<answer>wordy</answer>", "<answer>no</answer>")
+
+
+@pytest.mark.parametrize("moves", range(len(PLAYED)))
+def test_play_goes_on_from_a_snapshot(moves: int) -> None:
+    env, other = Parrot(), Parrot()
+    env.reset(seed=3)
+    for message in PLAYED[:moves]:
+        env.step(message)
+    state = env.get_state()
+    rest = [env.step(message) for message in PLAYED[moves:]] + [env.reset(), env.reset()]
+    for again in (env, other):
+        again.set_state(pickle.loads(pickle.dumps(state)))
+        expected = [again.step(message) for message in PLAYED[moves:]]
+        assert [*expected, again.reset(), again.reset()] == rest
+
+
+def test_a_snapshot_is_left_as_it_is(env: Parrot) -> None:
+    state = env.get_state()
+    first = env.step("<echo>a</echo>")
+    env.set_state(state)
+    env.step("Hm.")
+    env.set_state(state)
+    assert env.step("<echo>a</echo>") == first
+
+
+def test_a_snapshot_of_another_world_is_refused(env: Parrot) -> None:
+    with pytest.raises(UserError, match=r"Parrot.*Calculator"):
+        Calculator().set_state(env.get_state())
+    with pytest.raises(UserError, match="test"):
+        Parrot("test").set_state(env.get_state())
+
+
+def test_levels() -> None:
+    assert Calculator().level == "one-step"
+    assert Calculator(level="two-step").level == "two-step"
+    with pytest.raises(UserError, match="the levels are: one-step, two-step, three-step"):
+        Calculator(level="four-step")
+    with pytest.raises(UserError, match="it has no levels"):
+        Parrot(level="hard")
