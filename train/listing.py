@@ -1,6 +1,7 @@
 """What there is: environments with their splits, agents, and the packaged language model."""
 
 import inspect
+from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import load_env_creator
@@ -8,8 +9,8 @@ from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Table
 
+from .. import envs  # noqa: F401  (registers them)
 from ..agents import AGENTS, agent_class
-from ..envs import views
 from ..policies import PACKAGED_MODEL
 from .progress import console
 
@@ -17,13 +18,13 @@ from .progress import console
 def show(verbose: bool) -> None:
     """Print a table of the environments and one of the agents."""
     out = console()
-    ids = [name for name in gymnasium.registry if name.startswith("palaestra/")]
+    worlds = _worlds()
     environments = Table(title="Environments", title_justify="left", title_style="bold")
     for column in ("Id", "Splits", "What it asks"):
         environments.add_column(column, overflow="fold")
-    for env_id in ids:
-        splits = ", ".join(views.splits_of(gymnasium.spec(env_id))) or "none"
-        environments.add_row(env_id, splits, escape(_docstring(env_id).partition("\n")[0]))
+    for world, ids in worlds.items():
+        splits = ", ".join(getattr(world, "splits", ())) or "none"
+        environments.add_row(_some(ids), splits, escape(_first_line(world)))
     out.print(environments)
     agents = Table(title="Agents", title_justify="left", title_style="bold")
     for column in ("Name", "What it does"):
@@ -32,8 +33,25 @@ def show(verbose: bool) -> None:
         agents.add_row(_said(name), escape(_first_line(agent_class(name))))
     out.print(agents)
     if verbose:
-        for env_id in ids:
-            out.print(Markdown(f"# {env_id}\n\n{_docstring(env_id)}"))
+        for world, ids in worlds.items():
+            said = inspect.getdoc(world) or ""
+            out.print(Markdown(f"# {world.__name__}\n\n`{'`, `'.join(ids)}`\n\n{said}"))
+
+
+def _worlds() -> dict[type, list[str]]:
+    """Return the classes of the environments, and the ids of each: its levels, or its family."""
+    worlds: dict[type, list[str]] = {}
+    for name, spec in gymnasium.registry.items():
+        if name.startswith("palaestra/"):
+            entry = spec.entry_point
+            creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry
+            worlds.setdefault(creator, []).append(name)
+    return worlds
+
+
+def _some(ids: list[str], most: int = 8) -> str:
+    shown = ids if len(ids) <= most else [*ids[: most - 1], f"and {len(ids) - most + 1} more"]
+    return "\n".join(shown)
 
 
 def _said(name: str) -> str:
@@ -41,12 +59,6 @@ def _said(name: str) -> str:
     return {"ppo": "FOLDER of a run", "language-model": f"{PACKAGED_MODEL}, or a folder"}.get(
         name, name
     )
-
-
-def _docstring(env_id: str) -> str:
-    entry = gymnasium.spec(env_id).entry_point
-    creator = load_env_creator(entry) if isinstance(entry, str) else entry
-    return inspect.getdoc(creator) or ""
 
 
 def _first_line(kind: type) -> str:
