@@ -25,6 +25,7 @@ from ..agents.ppo import PPOAgent
 from ..envs import views
 from ..errors import UserError
 from ..policies.choices import ChoicePolicy
+from .buffers import MaskedDictRolloutBuffer, MaskedRolloutBuffer, MaskInfra
 from .checkpoint import latest_checkpoint, write_checkpoint
 from .evaluation import Episode, Evaluation
 from .recipe import Recipe
@@ -32,6 +33,8 @@ from .records import commit, read_records, versions
 
 VALIDATION_SEED = 1_000_000
 """First seed of the evaluations in the course of a training."""
+MOST_INFRA = 0.5
+"""Share of a rollout that the machinery may spoil before a training stops."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def train(
         tell(model.num_timesteps)
         model.learn(
             max(run.recipe.total_steps - model.num_timesteps, 0),
-            callback=_BetweenRollouts(run, writer, tell),
+            callback=[MaskInfra(), _BetweenRollouts(run, writer, tell)],
             reset_num_timesteps=False,
         )
         model.logger.close()
@@ -141,6 +144,7 @@ def build(run: Run, device: str = "auto") -> PPO:
             ent_coef=r.ent_coef,
             vf_coef=r.vf_coef,
             max_grad_norm=r.max_grad_norm,
+            rollout_buffer_class=MaskedDictRolloutBuffer if reads else MaskedRolloutBuffer,
             target_kl=r.target_kl,
             policy_kwargs=r.policy_kwargs,
             seed=run.seed,
@@ -172,14 +176,18 @@ class _BetweenRollouts(BaseCallback):
         self._evaluate_and_save()
 
     def _on_step(self) -> bool:
-        if not all(info.get("reward_valid", True) for info in self.locals["infos"]):
-            raise UserError(
-                f"{self.run.env_id} is out of order (infra), and nothing may be learned from "
-                "that: mend it, then add --resume to go on from the newest checkpoint"
-            )
         return True
 
     def _on_rollout_end(self) -> None:
+        buffer = self._ppo.rollout_buffer
+        assert isinstance(buffer, MaskedRolloutBuffer)
+        share = 1.0 - buffer.valid_T_N.mean()
+        if share > MOST_INFRA:
+            raise UserError(
+                f"{self.run.env_id} is out of order (infra, {share:.0%} of the last rollout), and "
+                "nothing may be learned from that: mend it, then add --resume to go on from the "
+                "newest checkpoint"
+            )
         self.tell(self.num_timesteps)
 
     def _on_training_end(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from palaestra.agents import Agent
 from palaestra.envs import views
-from palaestra.envs.text import TextEnv
+from palaestra.envs.text import Task, TextEnv
 from palaestra.envs.tools import Tool, ToolError
 from palaestra.errors import UserError
 from palaestra.train.board import standings
@@ -36,7 +36,7 @@ class Shaky(TextEnv):
     closed: ClassVar[list["Shaky"]] = []
 
     def __init__(self, split: str = "train", render_mode: str | None = None) -> None:
-        super().__init__(split, render_mode)
+        super().__init__(split, render_mode=render_mode)
         self.opened.append(self)
 
     @property
@@ -64,12 +64,8 @@ class Shaky(TextEnv):
     def close(self) -> None:
         self.closed.append(self)
 
-    def _new_task(self) -> str:
-        return f"Probe number {self.np_random.integers(1000)}."
-
-    @property
-    def _kind(self) -> str:
-        return "probing"
+    def _new_task(self) -> Task:
+        return Task(f"Probe number {self.np_random.integers(1000)}.", "probing")
 
     def _choices(self) -> list[str]:
         return ["<probe>x</probe>"]

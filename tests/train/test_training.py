@@ -4,13 +4,16 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from palaestra.agents.ppo import policy_hash
+from palaestra.envs.tools import Tool
 from palaestra.errors import UserError
+from palaestra.train.buffers import MaskedDictRolloutBuffer
 from palaestra.train.recipe import Recipe, load_recipe
 from palaestra.train.records import Record, read_records
 from palaestra.train.training import Run, build, train
@@ -280,17 +283,60 @@ def test_a_recipe_that_cannot_be_built_leaves_the_folder_free(tmp_path: Path) ->
     train(Run(CARTPOLE, recipe(CARTPOLE), 0, tmp_path), device="cpu")
 
 
-def test_nothing_is_learned_from_a_failure_of_the_machinery(
+# The machinery
+
+
+def crashes(monkeypatch: pytest.MonkeyPatch, percent: int) -> None:
+    """Let tools crash on some of their arguments, always the same."""
+    call = Tool.call
+
+    def shaky(tool: Tool, arguments: dict[str, Any]) -> str:
+        if zlib.crc32(repr(arguments).encode()) % 100 < percent:
+            raise RuntimeError("no current")
+        return call(tool, arguments)
+
+    monkeypatch.setattr(Tool, "call", shaky)
+
+
+def test_a_tool_that_crashes_now_and_then_does_not_stop_a_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from palaestra.envs import calculator
-    from palaestra.envs.tools import Tool
+    crashes(monkeypatch, 20)
+    quiet = recipe(CALCULATOR, evaluate_every=10**6, evaluate_episodes=1)
+    whole = Run(CALCULATOR, quiet, 0, tmp_path / "whole")
+    told: list[int] = []
+    model = train(whole, device="cpu", tell=told.append)
+    assert told == [0, 32, 64, 96]
+    assert isinstance(model.rollout_buffer, MaskedDictRolloutBuffer)
+    infra = events(whole).Scalars("rollout/infra")
+    assert [event.step for event in infra] == [32, 64, 96]
+    assert all(0 <= event.value <= 16 for event in infra)
+    assert sum(event.value for event in infra) > 0
 
-    def broken(expression: str) -> str:
-        """Fail."""
-        raise RuntimeError("no current")
+    run = replace(whole, folder=tmp_path / "run")
 
-    broken_tools = {"calculator": Tool(broken)}
-    monkeypatch.setattr(calculator.Calculator, "tools", broken_tools)
-    with pytest.raises(UserError, match="out of order"):
-        train(Run(CALCULATOR, recipe(CALCULATOR, evaluate_every=10**6), 0, tmp_path), device="cpu")
+    def stop(step: int) -> None:
+        if step == 64:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(run, device="cpu", tell=stop)
+    next_second()
+    assert policy_hash(train(run, resume=True, device="cpu")) == policy_hash(model)
+    values = [event.value for event in events(run).Scalars("rollout/infra")]
+    assert values == [event.value for event in infra]
+
+
+@pytest.mark.parametrize("percent", [100, 90])
+def test_one_that_crashes_most_of_the_time_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, percent: int
+) -> None:
+    quiet = recipe(CALCULATOR, evaluate_every=10**6, total_steps=32)
+    run = Run(CALCULATOR, quiet, 0, tmp_path / "run")
+    with monkeypatch.context() as broken:
+        crashes(broken, percent)
+        with pytest.raises(UserError, match=r"out of order .* add --resume"):
+            train(run, device="cpu")
+    # Mended, it goes on as if nothing had happened.
+    mended = policy_hash(train(run, resume=True, device="cpu"))
+    assert mended == policy_hash(train(replace(run, folder=tmp_path / "calm"), device="cpu"))
