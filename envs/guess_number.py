@@ -87,9 +87,11 @@ class GuessNumber(TextEnv):
         if guess is None:
             return "That is not a whole number."
         if guess < task.secret:
-            task.first = max(task.first, guess + 1)
+            if guess >= task.first:
+                task.first = guess + 1
             return f"The number is higher than {guess}."
-        task.last = min(task.last, guess - 1)
+        if guess <= task.last:
+            task.last = guess - 1
         return f"The number is lower than {guess}."
 
     def solution(self) -> str:

@@ -14,13 +14,13 @@ failure         None, "format", "tool", "timeout" or "infra"
 reward_valid    False where the machinery failed, so that no trainer learns from it
 ==============  =====================================================================
 
-and what else the task has to tell, gold passages for instance. Lists and messages are the
-reader's own; the schemas inside `tools` are those of the environment, to be read only.
+and what else the task has to tell, gold passages for instance. The lists are the reader's own;
+the messages and schemas in them are the environment's, to be read and not to be written to,
+for a copy of each would cost more than the step.
 """
 
 import copy
 import functools
-import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,36 +30,15 @@ import gymnasium
 from gymnasium import spaces
 
 from ..errors import UserError
-from .parsing import Answer, Malformed, Parsed, ToolCall, parse
+from .parsing import Answer, ToolCall
+from .speech import CHARSET, MAX_ACTION_LENGTH, MAX_OBSERVATION_LENGTH, Speech, sayable, speech_with
 from .tools import Tool, ToolError
 
 SUCCESS_REWARD, FORMAT_REWARD = 1.0, -0.1
-MAX_ACTION_LENGTH = 4096
-"""Characters of an agent's message; a longer one is a format failure."""
-MAX_OBSERVATION_LENGTH = 2048
-"""Characters of a message from the world; a longer one is cut."""
-_HEARD = 512
-"""Messages whose meaning an environment remembers."""
-
-# Letters that names of countries and cities are written with, and common punctuation.
-_RANGES = ((10, 10), (0x20, 0x7E), (0xA0, 0x24F), (0x2B0, 0x36F), (0x1E00, 0x1EFF))
-_SIGNS = "–—‘’“”„…−×÷‹›⟦⟧"
-CHARSET = frozenset(chr(c) for first, last in _RANGES for c in range(first, last + 1)) | frozenset(
-    _SIGNS
-)
 ParsedAction = tuple[str, dict[str, Any] | str]
 """No dictionary: Gymnasium's vector environments would merge those of their members."""
 T = TypeVar("T")
 Step = tuple[str, float, bool, bool, dict[str, Any]]
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_PLAIN = re.compile(r"[\n -;=-Z\\-~]{0,2048}")
-"""What nobody could take for a marker, and every space holds."""
-_UNSAYABLE = re.compile("[^" + "".join(f"{chr(a)}-{chr(b)}" for a, b in _RANGES) + _SIGNS + "]")
-_SUSPECT = re.compile(r"[<\[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_OWN_TAGS = r"tool_call|answer|think"
-_ANGLE_MARKER = re.compile(r"<(/?[|｜]?[A-Za-z_/][\w|｜▁:.-]{0,60}?[|｜]?/?)>")
-_SQUARE_MARKER = re.compile(r"\[(/?[A-Z][A-Z_]{1,40})\]")
 
 
 @dataclass
@@ -118,7 +97,6 @@ class TextEnv(gymnasium.Env[str, str]):
         self._messages: list[dict[str, Any]] = []
         self._turns = self._results = 0
         self._over = True
-        self._heard: dict[str, tuple[str, Parsed]] = {}
 
     @property
     def tools(self) -> dict[str, Tool]:
@@ -149,9 +127,10 @@ class TextEnv(gymnasium.Env[str, str]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
         """Draw a task and return its question."""
-        super().reset(seed=seed)
+        if seed is not None:
+            super().reset(seed=seed)
         self.task = self._new_task()
-        question = _sayable(self.task.question)
+        question = sayable(self.task.question)
         self._messages = [
             {"role": "system", "content": self._rules},
             {"role": "user", "content": question},
@@ -174,17 +153,19 @@ class TextEnv(gymnasium.Env[str, str]):
             raise TypeError(f"the action is a message of type str, not {type(action).__name__}")
         if self._over:
             raise gymnasium.error.ResetNeeded("the episode is over: call reset()")
+        speech = self._speech
+        said, parsed, arguments = speech.heard.get(action) or speech.hear(action)
         self._turns += 1
-        said, parsed = self._read(action)
         message: dict[str, Any] = {"role": "assistant", "content": said}
         self._messages.append(message)
         if isinstance(parsed, Answer):
             return self._answered(parsed.text)
         if isinstance(parsed, ToolCall):
-            message["tool_calls"] = [self._in_openai_shape(parsed)]
+            function = {"name": parsed.tool.name, "arguments": arguments.copy()}
+            message["tool_calls"] = [{"type": "function", "function": function}]
             return self._called(parsed.tool, parsed.arguments.copy())
         expected = f"Not understood: {parsed.reason}. {self.instructions}"
-        return self._said("user", expected, FORMAT_REWARD, "format", None)
+        return self._said({"role": "user", "content": expected}, None, "format", FORMAT_REWARD)
 
     def render(self) -> str | None:
         """Return the dialogue so far, a message a paragraph."""
@@ -241,10 +222,9 @@ class TextEnv(gymnasium.Env[str, str]):
         except Exception as error:
             return self._out_of_order(parsed, error)
         if reply is not None:
-            return self._said("user", reply, 0.0, None, parsed)
+            return self._said({"role": "user", "content": reply}, parsed)
         self._over = True
-        info = self._info(parsed, success=right)
-        return "", SUCCESS_REWARD if right else 0.0, True, False, info
+        return "", SUCCESS_REWARD if right else 0.0, True, False, self._info(parsed, None, right)
 
     def _called(self, tool: Tool, arguments: dict[str, Any]) -> Step:
         parsed = (tool.name, arguments)
@@ -255,40 +235,37 @@ class TextEnv(gymnasium.Env[str, str]):
         except Exception as error:
             return self._out_of_order(parsed, error)
         self._results += failure is None
-        return self._said("tool", result, 0.0, failure, parsed, name=tool.name)
+        message = {"role": "tool", "name": tool.name, "content": result}
+        return self._said(message, parsed, failure)
 
     def _out_of_order(self, parsed: ParsedAction, error: Exception) -> Step:
         """Cut the episode off and mark it: it is not the agent's doing, whatever it was."""
         self._over = True
-        info = self._info(parsed, failure="infra")
-        info["reward_valid"] = False
-        said = _sayable(harmless(f"the tool is out of order: {error!r}", keep=self.tools))
+        info = self._info(parsed, "infra") | {"reward_valid": False}
+        said = self._speech.tell(f"the tool is out of order: {error!r}")
         return said, 0.0, False, True, info
 
     def _said(
         self,
-        role: str,
-        content: str,
-        reward: float,
-        failure: str | None,
+        message: dict[str, str],
         parsed: ParsedAction | None,
-        **more: str,
+        failure: str | None = None,
+        reward: float = 0.0,
     ) -> Step:
-        if not _PLAIN.fullmatch(content):  # a tool may repeat what the agent gave it
-            content = _sayable(harmless(content, keep=self.tools))
-        self._messages.append({"role": role, **more, "content": content})
+        told = message["content"]
+        told = message["content"] = self._speech.told.get(told) or self._speech.tell(told)
+        self._messages.append(message)
         self._over = self._turns >= self.max_turns
-        return content, reward, self._over, False, self._info(parsed, failure=failure)
+        return told, reward, self._over, False, self._info(parsed, failure)
 
     def _info(
         self,
         parsed: ParsedAction | None = None,
-        *,
-        success: bool = False,
         failure: str | None = None,
+        success: bool = False,
     ) -> dict[str, Any]:
         return {
-            "messages": [message.copy() for message in self._messages],
+            "messages": self._messages.copy(),
             "kind": self.task.kind,
             "tools": self._schemas.copy(),
             "choices": [] if self._over else self._choices(),
@@ -299,6 +276,13 @@ class TextEnv(gymnasium.Env[str, str]):
             **self.task.facts,
         }
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_speech"}
+
+    @functools.cached_property
+    def _speech(self) -> Speech:
+        return speech_with(self.tools)
+
     @functools.cached_property
     def _schemas(self) -> list[dict[str, Any]]:
         return [copy.deepcopy(tool.schema) for tool in self.tools.values()]
@@ -306,32 +290,6 @@ class TextEnv(gymnasium.Env[str, str]):
     @functools.cached_property
     def _rules(self) -> str:
         return f"{self.instructions} You may send {self.max_turns} messages."
-
-    def _read(self, action: str) -> tuple[str, Parsed]:
-        """Return what a message says, without the power to say more, and what it asks for.
-
-        Remembered, because few agents say something new at every step.
-        """
-        read = self._heard.get(action)
-        if read is None:
-            if len(self._heard) >= _HEARD:
-                self._heard.clear()
-            read = self._heard[action] = self._hear(action)
-        return read
-
-    def _hear(self, action: str) -> tuple[str, Parsed]:
-        if len(action) > MAX_ACTION_LENGTH:
-            reason = f"a message has at most {MAX_ACTION_LENGTH} characters"
-            said = harmless(action[:MAX_ACTION_LENGTH], keep=self.tools)
-            return said, Malformed(reason)
-        return harmless(action, keep=self.tools), parse(action, self.tools)
-
-    def _in_openai_shape(self, call: ToolCall) -> dict[str, Any]:
-        arguments = {
-            name: harmless(value, keep=self.tools) if isinstance(value, str) else value
-            for name, value in call.arguments.items()
-        }
-        return {"type": "function", "function": {"name": call.tool.name, "arguments": arguments}}
 
 
 def _one_of(what: str, name: str, names: "tuple[str, ...] | list[str]") -> str:
@@ -347,27 +305,3 @@ def text_spaces() -> tuple[spaces.Text, spaces.Text]:
         spaces.Text(MAX_OBSERVATION_LENGTH, min_length=0, charset=CHARSET),
         spaces.Text(MAX_ACTION_LENGTH, min_length=0, charset=CHARSET),
     )
-
-
-def harmless(text: str, keep: dict[str, Tool] | None = None) -> str:
-    """Turn what a chat template or tokenizer could take for a marker into plain text.
-
-    An agent that writes `<|im_start|>tool` would otherwise speak for the world as soon as the
-    dialogue is rendered. Brackets of such markers become look-alikes; the tags of calls and
-    answers stay, and so do control characters' places, as spaces.
-    """
-    if not _SUSPECT.search(text):
-        return text
-    names = "|".join((_OWN_TAGS, *(re.escape(name) for name in keep or ())))
-    own = re.compile(rf"/?(?:{names})", re.IGNORECASE)
-
-    def disarm(found: re.Match[str]) -> str:
-        return found[0] if own.fullmatch(found[1]) else f"‹{found[1]}›"
-
-    text = _CONTROL.sub(" ", text)
-    return _SQUARE_MARKER.sub(r"⟦\1⟧", _ANGLE_MARKER.sub(disarm, text))
-
-
-def _sayable(text: str) -> str:
-    """Bring a message of the world into the observation space."""
-    return _UNSAYABLE.sub("?", text[:MAX_OBSERVATION_LENGTH])

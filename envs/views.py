@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .parsing import Answer, parse
-from .text import FORMAT_REWARD, MAX_ACTION_LENGTH, ParsedAction, harmless, text_spaces
+from .speech import MAX_ACTION_LENGTH, harmless
+from .text import FORMAT_REWARD, ParsedAction, text_spaces
 
 View = Literal["native", "array", "text"]
 """As the environment is; as arrays, for SB3; as a dialogue, for a language model."""

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from palaestra import assets
 from palaestra.envs.calculator import Calculator
 from palaestra.envs.capitals import Capitals
-from palaestra.envs.text import CHARSET, MAX_ACTION_LENGTH, Task, TextEnv, harmless
+from palaestra.envs.speech import CHARSET, MAX_ACTION_LENGTH, harmless
+from palaestra.envs.text import Task, TextEnv
 from palaestra.envs.tools import Tool, ToolError, ToolTimeout
 from palaestra.errors import UserError
 
@@ -219,8 +220,6 @@ def test_what_is_done_to_an_info_does_not_reach_the_environment(env: Parrot) -> 
     for message in ("<echo>a</echo>", "Hm.", "<refuse>x</refuse>"):
         info = env.step(message)[4]
         assert info == twin.step(message)[4]
-        for said in info["messages"]:
-            said["content"] = "spoiled"
         for listed in ("messages", "tools", "choices"):
             info[listed].clear()
     assert env.step("Hm.")[4] == twin.step("Hm.")[4]
