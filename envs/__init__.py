@@ -31,7 +31,9 @@ register(
     reward_threshold=475.0,
 )
 _worlds("Calculator", "calculator", "two-step", "three-step")
-_worlds("Capitals", "capitals")
+_worlds("Capitals", "capitals", "join", "aggregate")
+_worlds("Films", "films", "join", "aggregate")
+_worlds("Elements", "elements", "join", "aggregate")
 _worlds("GuessNumber", "guess_number", "wide", "vast")
 _worlds("Hangman", "hangman", "seven-misses", "five-misses")
 _worlds("Synthesis", "synthesis", "composition", "loop")

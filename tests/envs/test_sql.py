@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from palaestra.envs import sql
-from palaestra.envs.capitals import Capitals, database_path
+from palaestra.envs.capitals import Capitals
 from palaestra.envs.sql import ReadOnlyDatabase, quoted
 from palaestra.envs.tools import ToolError, ToolTimeout
 
@@ -23,7 +23,7 @@ LONG = "(SELECT group_concat('aaaaaaaaaa','aaaaaaaaaa') FROM (SELECT 1 FROM citi
 
 @pytest.fixture(scope="module")
 def database() -> ReadOnlyDatabase:
-    return ReadOnlyDatabase(database_path())
+    return ReadOnlyDatabase(Capitals.database_path())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -31,7 +31,7 @@ def _unchanged() -> Iterator[None]:
     """Compare the file and its folder before and after everything in this module."""
 
     def state() -> tuple[str, list[str]]:
-        path = database_path()
+        path = Capitals.database_path()
         names = sorted(p.name for p in path.parent.iterdir())
         return hashlib.sha256(path.read_bytes()).hexdigest(), names
 
@@ -196,6 +196,14 @@ def test_what_is_ended(database: ReadOnlyDatabase, query: str) -> None:
     assert database.query("SELECT 1") == "1"
 
 
+def test_the_schema_can_be_read_and_not_written(database: ReadOnlyDatabase) -> None:
+    tables = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+    assert database.query(tables) == "cities\ncountries"
+    assert "currency TEXT" in database.query("SELECT sql FROM sqlite_schema")
+    with pytest.raises(ToolError):
+        database.query("DELETE FROM sqlite_master")
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("query", SLOW_STEPS.values(), ids=SLOW_STEPS)
 def test_a_few_steps_that_take_long_are_ended_too(
@@ -268,7 +276,7 @@ def test_any_text_is_answered_or_refused(database: ReadOnlyDatabase, query: str)
 @pytest.fixture
 def broken(tmp_path: Path) -> ReadOnlyDatabase:
     """A database whose file ends in the middle."""
-    whole = database_path().read_bytes()
+    whole = Capitals.database_path().read_bytes()
     path = tmp_path / "broken.sqlite"
     path.write_bytes(whole[: len(whole) // 2])
     return ReadOnlyDatabase(path)
@@ -326,7 +334,7 @@ def test_a_copy_works_like_the_original(database: ReadOnlyDatabase) -> None:
 
 def test_queries_are_the_same_whatever_came_before(database: ReadOnlyDatabase) -> None:
     query = "SELECT name FROM cities WHERE population > 5000000"
-    fresh = ReadOnlyDatabase(database_path()).query(query)
+    fresh = ReadOnlyDatabase(Capitals.database_path()).query(query)
     rng = np.random.default_rng(0)
     for hostile in rng.permutation(list(REFUSED.values()))[:20]:
         with pytest.raises(ToolError):
