@@ -1,0 +1,121 @@
+"""A vector of environments as stable-baselines3 takes one."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import (
+    VecEnvIndices,
+    VecEnvObs,
+    VecEnvStepReturn,
+)
+
+from ..envs.vector import Vector
+from ..envs.vector_members import Info, Outcome, assign, is_wrapped
+from ..errors import UserError
+
+
+class AsVecEnv(VecEnv):
+    """Show a vector to stable-baselines3, in any of its modes; what SB3's `DummyVecEnv` says.
+
+    The infos of each member pass through as they are, `reward_valid` and `failure` among them,
+    and say `TimeLimit.truncated` and at the end of an episode `terminal_observation`; those of
+    the reset that follows are in `reset_infos`. `env_method("action_masks")` works as
+    sb3-contrib asks. Closing it closes the vector.
+
+    Args:
+        vector: Resets its members in the step in which an episode ends (SAME_STEP).
+
+    Raises:
+        UserError: it resets them at another time.
+    """
+
+    def __init__(self, vector: Vector) -> None:
+        if vector.autoreset_mode is not AutoresetMode.SAME_STEP:
+            raise UserError("stable-baselines3 needs a vector with autoreset=SAME_STEP")
+        self.vector = vector
+        super().__init__(
+            vector.num_envs, vector.single_observation_space, vector.single_action_space
+        )
+
+    def reset(self) -> VecEnvObs:
+        """Begin new episodes, with the seeds and options that were set for them."""
+        outcomes = self.vector.reset_members(self._seed(), [o or None for o in self._options])
+        self._reset_seeds()
+        self._reset_options()
+        self.reset_infos = [outcome[4] for outcome in outcomes]
+        return self._observed(outcomes)
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Note the actions."""
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Take the actions."""
+        outcomes = self.vector.step_members(self._actions)
+        return (
+            self._observed(outcomes),
+            np.array([outcome[1] for outcome in outcomes], np.float32),
+            np.array([outcome[2] or outcome[3] for outcome in outcomes], np.bool_),
+            [self._told(i, outcome) for i, outcome in enumerate(outcomes)],
+        )
+
+    def close(self) -> None:
+        """Close the vector."""
+        self.vector.close()
+
+    def get_images(self) -> Sequence[NDArray[Any] | None]:
+        """Return what every member renders, if that is an image."""
+        if self.render_mode != "rgb_array":
+            return [None] * self.num_envs
+        return self.vector.render()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Return an attribute of some members."""
+        return self.env_method(attr_name, indices=indices)
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of some members to one value."""
+        self.vector.apply(partial(assign, name=attr_name, value=value), self._chosen(indices))
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **kwargs: Any
+    ) -> list[Any]:
+        """Call a method of some members."""
+        chosen = self._chosen(indices)
+        return [*self.vector.call_some(chosen, method_name, *method_args, **kwargs)]
+
+    def env_is_wrapped(
+        self,
+        wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]],
+        indices: VecEnvIndices = None,
+    ) -> list[bool]:
+        """Tell whether a wrapper is around some members."""
+        # By its name, so that no process has to import SB3, and with it torch.
+        name = f"{wrapper_class.__module__}.{wrapper_class.__qualname__}"
+        return [*self.vector.apply(partial(is_wrapped, wrapper=name), self._chosen(indices))]
+
+    def _seed(self) -> int | list[int | None] | None:
+        if all(seed is None for seed in self._seeds):
+            return None
+        return self._seeds[0] if self.vector.group_size > 1 else self._seeds
+
+    def _observed(self, outcomes: Sequence[Outcome]) -> VecEnvObs:
+        observed: VecEnvObs = self.vector.batches.observations([o[0] for o in outcomes])
+        return observed
+
+    def _told(self, index: int, outcome: Outcome) -> Info:
+        _, _, terminated, truncated, info, final = outcome
+        told = {"TimeLimit.truncated": bool(truncated and not terminated)}
+        if final is None:
+            return info | told
+        self.reset_infos[index] = info
+        return final[1] | told | {"terminal_observation": final[0]}
+
+    def _chosen(self, indices: VecEnvIndices) -> list[int]:
+        return [int(i) for i in self._get_indices(indices)]
