@@ -38,3 +38,13 @@ _worlds("GuessNumber", "guess_number", "wide", "vast")
 _worlds("Hangman", "hangman", "seven-misses", "five-misses")
 _worlds("Synthesis", "synthesis", "composition", "loop")
 _worlds("Factbook", "factbook", "multi-hop", "comparison")
+for _level in (
+    "GoToObj", "GoToLocal", "PickupLoc", "OpenDoor", "OpenDoorsOrder", "UnlockLocal",
+    "PutNextLocal", "BlockedUnlockPickup", "KeyCorridor",
+):  # fmt: skip
+    register(
+        id=f"palaestra/BabyAI-{_level}-v0",
+        entry_point=f"{__name__}.babyai:BabyAI",
+        kwargs={"level": _level},
+        reward_threshold=0.05,
+    )
