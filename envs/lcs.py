@@ -18,4 +18,4 @@ def lcs_length(first_M: NDArray[np.int64], second_N: NDArray[np.int64]) -> int:
             above = row_N[j + 1]
             row_N[j + 1] = diagonal + 1 if item == second_N[j] else max(above, row_N[j])
             diagonal = above
-    return row_N[-1]
+    return int(row_N[-1])

@@ -79,7 +79,7 @@ def rouge_l(answer: str, truth: str) -> float:
         return 0.0
     numbers = {word: i for i, word in enumerate({*given, *expected})}
     common = lcs_length(_numbered(given, numbers), _numbered(expected, numbers))
-    return 2 * int(common) / (len(given) + len(expected))
+    return 2 * common / (len(given) + len(expected))
 
 
 def chrf(answer: str, truth: str) -> float:

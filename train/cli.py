@@ -1,6 +1,7 @@
-"""The command line: `palaestra train | evaluate | board | list | play | demo | fetch`."""
+"""The command line: `palaestra train | evaluate | board | check | list | play | mcp | ...`."""
 
 import argparse
+import contextlib
 import errno
 import os
 import sys
@@ -15,7 +16,7 @@ from ..errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, or 2 for a mistake of the user's."""
+    """Run one command and return its exit code: 0, 1 for faults found, 2 for a user's mistake."""
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -53,7 +54,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"palaestra {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_train, _add_evaluate, _add_board, _add_play, _add_list, _add_demo, _add_fetch):
+    for add in (
+        _add_train,
+        _add_evaluate,
+        _add_board,
+        _add_check,
+        _add_play,
+        _add_list,
+        _add_mcp,
+        _add_demo,
+        _add_fetch,
+    ):
         add(commands)
     return parser
 
@@ -173,6 +184,29 @@ def _board(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_check(commands: Any) -> None:
+    example = "palaestra check palaestra/Capitals-v0 --hostile 1000"
+    does = "look for faults in an environment, your own for instance"
+    parser = _command(commands, "check", _check, does, example)
+    parser.add_argument("env", metavar="ENV_ID", help="a Gymnasium id, or MODULE:ID")
+    parser.add_argument("--episodes", type=_positive, default=200, help="of each check")
+    parser.add_argument("--hostile", type=_natural, default=300, help="hostile messages")
+    parser.add_argument("--seed", type=_natural, default=0, help="the first seed that is tried")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from ..envs.checking import check
+    from .checking import report
+
+    # A module in the folder where somebody stands can be named, too.
+    sys.path.append(os.getcwd())
+    found = check(
+        options.env, episodes=options.episodes, hostile=options.hostile, seed=options.seed
+    )
+    again = f"palaestra check {options.env} --episodes {options.episodes}"
+    return 0 if report(options.env, found, f"{again} --hostile {options.hostile}") else 1
+
+
 def _add_play(commands: Any) -> None:
     example = "palaestra play --env palaestra/Capitals-v0 --agent SmolLM2-135M-Instruct --seed 3"
     parser = _command(commands, "play", _play, "watch an agent in the terminal", example)
@@ -201,6 +235,27 @@ def _list(options: argparse.Namespace) -> int:
     from .listing import show
 
     show(options.verbose)
+    return 0
+
+
+def _add_mcp(commands: Any) -> None:
+    does = "offer the tools of an environment to any MCP client, over stdin and stdout"
+    parser = _command(commands, "mcp", _mcp, does, "palaestra mcp --env palaestra/Capitals-v0")
+    parser.add_argument("--env", required=True, metavar="ID", help="the environment")
+
+
+def _mcp(options: argparse.Namespace) -> int:
+    from ..envs import views
+    from ..envs.mcp_server import serve_stdio
+
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the protocol alone
+        spec = views.find_spec(options.env)
+        env = views.make(spec.id)
+        tools = env.get_wrapper_attr("tools") if views.is_text(env) else {}
+        if not tools:
+            raise UserError(f"{spec.id} has no tools")
+        env.reset(seed=0)
+    serve_stdio(tools.values(), spec.id)
     return 0
 
 

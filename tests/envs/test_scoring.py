@@ -200,7 +200,7 @@ def test_bleu_agrees_with_sacrebleu(answer: str, truth: str) -> None:
 def test_graded_scorers_go_from_nothing_to_one(score: Callable[[str, str], float]) -> None:
     truth = "the quick brown fox jumps over the lazy dog"
     assert score(truth, truth) == pytest.approx(1)
-    assert score("Hm", truth) == score("", truth) == score("", "") == 0
+    assert score("猫", truth) == score("", truth) == score("", "") == 0
     assert 0 < score("the quick brown cat", truth) < score("the quick brown fox jumps", truth) < 1
 
 

@@ -1,0 +1,272 @@
+"""Reasoning: every generator plays fair, and no answer talks its scorer round."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from decimal import getcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+from palaestra.envs import reasoning
+from palaestra.envs.reasoning import Reasoning
+from palaestra.envs.reasoning_names import NAMES
+from palaestra.envs.speech import CHARSET, MAX_OBSERVATION_LENGTH
+from palaestra.errors import UserError
+
+SLOW = {
+    "advanced_geometry",
+    "countdown",
+    "game_of_life",
+    "jugs",
+    "polynomial_equations",
+    "rearc",
+}
+LONGEST = 4096
+HOSTILE = (
+    "",
+    "nan",
+    "inf",
+    "-inf",
+    "1e999999999",
+    "1e-999999999",
+    "1e999999999/1e999999999",
+    "nan+nanj",
+    "[NaN, NaN, NaN]",
+    '["nan", "nan"]',
+    "null",
+    '{"a": 1}',
+    "9" * LONGEST,
+    "0x" + "f" * (LONGEST - 2),
+    "[" * LONGEST,
+    "(" * LONGEST,
+    "{" * LONGEST,
+    "'" * LONGEST,
+    "-" * LONGEST,
+    "1/" * (LONGEST // 2),
+    "a," * (LONGEST // 2),
+    "1 " * (LONGEST // 2),
+    "\n" * LONGEST,
+    "UDLR" * (LONGEST // 4),
+    "9**9**9**9**9",
+    "9* *9",
+    "factorial(99999)",
+    "[[1]] * 99999999",
+    "lambda: 0",
+    "\x00\ud800",
+    "𝟘𝟙",
+    "１２",
+    "1:1:1:1",
+    "9" * 400 + " days, 1:1",
+    "A=1," * (LONGEST // 4),
+    "$\\frac{" + " " * (LONGEST - 7),
+)
+
+
+def test_every_name_is_a_generator_of_the_installed_version() -> None:
+    known = pytest.importorskip("reasoning_gym.factory").DATASETS
+    assert set(NAMES) <= set(known)
+    assert len(set(NAMES)) == len(NAMES) > 60
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_choice_is_right_and_only_that(name: str) -> None:
+    env = Reasoning(name, split="test")
+    for seed in range(1 if name in SLOW else 4):
+        question, info = env.reset(seed=seed)
+        assert question == env.task.question
+        assert CHARSET.issuperset(question)
+        assert 0 < len(question) <= MAX_OBSERVATION_LENGTH
+        choices, start = info["choices"], env.get_state()
+        assert len(set(choices)) == env.max_choices
+        right = []
+        for choice in choices:
+            env.set_state(start)
+            _, reward, terminated, truncated, info = env.step(choice)
+            assert (terminated, truncated) == (True, False)
+            assert reward == info["success"]
+            right += [choice] if info["success"] else []
+        env.set_state(start)
+        assert right == [env.solution()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_seed_decides(name: str) -> None:
+    """Neither are the global generators read, nor are they or the decimals touched."""
+    seen = []
+    for other in (1, 2):
+        random.seed(other)
+        np.random.seed(other)  # noqa: NPY002
+        before = global_state()
+        env = Reasoning(name)
+        env.reset(seed=8)
+        seen.append((env.reset(seed=7), env.step(env.solution()), env.reset()))
+        assert global_state() == before
+    assert seen[0] == seen[1]
+
+
+def global_state() -> tuple[object, ...]:
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), str(numpy_state), repr(getcontext())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_splits_share_no_question(name: str) -> None:
+    questions: dict[str, set[str]] = {}
+    for split in Reasoning.splits:
+        env = Reasoning(name, split=split)
+        env.reset(seed=5)
+        plans = [p for _ in range(1 if name in SLOW else 9) for p in env._siblings()]
+        questions[split] = {plan.question for plan in plans}
+        assert len(questions[split]) >= env.max_choices
+    assert not questions["train"] & (questions["validation"] | questions["test"])
+    assert not questions["validation"] & questions["test"]
+
+
+def test_neighbouring_seeds_share_no_items() -> None:
+    """The generators' own seeds do: item 1 of seed 0 is item 0 of seed 1."""
+    library = pytest.importorskip("reasoning_gym")
+    first, second = (library.create_dataset("lcm", seed=seed, size=2) for seed in (0, 1))
+    assert first[1]["question"] == second[0]["question"]
+    env = Reasoning("number_sorting")
+    questions = [plan.question for seed in range(50) for plan in siblings(env, seed)]
+    assert len(set(questions)) == len(questions)
+
+
+def siblings(env: Reasoning, seed: int) -> Iterator[reasoning.Plan]:
+    env.reset(seed=seed)
+    yield from env._siblings()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_hostile_answer_is_right_or_slow_or_run(name: str, tmp_path: Path) -> None:
+    env = Reasoning(name)
+    question, _ = env.reset(seed=1)
+    item = env._item(env.task.facts["item_seed"])
+    canary = tmp_path / "canary"
+    run = f"__import__('pathlib').Path({str(canary)!r}).touch()"
+    for answer in (*HOSTILE, run, f"[{run}]", question, "\n".join([question] * 9)[:LONGEST]):
+        start = time.perf_counter()
+        assert not env._solves(answer, item), answer[:40]
+        assert time.perf_counter() - start < 0.5, answer[:40]
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("name", ["complex_arithmetic", "number_sorting", "power_function"])
+def test_what_is_no_number_is_no_answer(name: str) -> None:
+    env = Reasoning(name)
+    for seed in range(20):
+        env.reset(seed=seed)
+        truth = env.task.plan.answer
+        count = truth.count(",") + 1
+        assert env._is_right(truth)
+        assert not any(
+            env._is_right(answer)
+            for answer in (
+                "nan",
+                "nan + nani",
+                "[" + ", ".join(["NaN"] * count) + "]",
+                "[" + ", ".join(['"nan"'] * count) + "]",
+            )
+        )
+
+
+def test_no_wrong_number_is_right_where_the_truth_is_negative() -> None:
+    """The scorer's relative error is then negative, and its mark far above 1."""
+    env = Reasoning("calendar_arithmetic")
+    items = (env._item(seed) for seed in range(100))
+    item = next(i for i in items if i["metadata"]["task"] == "count_days") | {"answer": "-1"}
+    assert env._solves("-1", item)
+    assert not any(env._solves(str(answer), item) for answer in range(100))
+
+
+def test_a_sign_counts_and_so_does_the_end_of_a_word() -> None:
+    env = Reasoning("gsm_symbolic")
+    env.reset(seed=0)
+    assert env._is_right(env.task.plan.answer)
+    assert not env._is_right(f"-{env.task.plan.answer}")
+    env = Reasoning("spell_backward")
+    for seed in range(50):
+        env.reset(seed=seed)
+        assert env._is_right(env.task.plan.answer.upper())
+        assert not env._is_right(env.task.plan.answer * 2)
+
+
+def test_another_way_to_the_truth_is_right_too() -> None:
+    env = Reasoning("countdown")
+    env.reset(seed=0)
+    item = env._item(env.task.facts["item_seed"])
+    assert env._solves(f" ({env.task.plan.answer}) * (1)", item) is False
+    assert env._solves(f"({env.task.plan.answer})", item)
+
+
+def test_the_same_tasks_in_every_process() -> None:
+    """Strings hash differently in each, and so sets of them are in another order."""
+    program = (
+        "import random; random.seed(1); before = random.getstate()\n"
+        "from palaestra.envs.reasoning import Reasoning\n"
+        "from palaestra.envs.reasoning_names import NAMES\n"
+        f"for name in sorted(set(NAMES) - {SLOW!r}):\n"
+        "    env = Reasoning(name); print(env.reset(seed=3), env.reset())\n"
+        "assert random.getstate() == before\n"
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONIOENCODING": "utf-8"},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0]) > 50_000
+
+
+def test_with_python_the_agent_may_compute() -> None:
+    env = Reasoning("count_primes", python=True)
+    _, info = env.reset(seed=0)
+    assert info["sandbox"] == "monty"
+    assert [tool["function"]["name"] for tool in info["tools"]] == ["python"]
+    assert "<python>" in info["messages"][0]["content"]
+    said, _, terminated, _, info = env.step("<python>print(6 * 7)</python>")
+    assert (said, terminated, info["failure"]) == ("42", False, None)
+    assert env.solution() in info["choices"]
+    assert env.step(env.solution())[1] == 1
+
+
+def test_without_python_a_call_is_not_understood() -> None:
+    env = Reasoning("count_primes")
+    _, info = env.reset(seed=0)
+    assert info["tools"] == []
+    assert env.step("<python>print(6 * 7)</python>")[4]["failure"] == "format"
+
+
+def test_a_state_belongs_to_its_generator() -> None:
+    env, other = Reasoning("lcm"), Reasoning("gcd")
+    env.reset(seed=0)
+    with pytest.raises(UserError, match="lcm"):
+        other.set_state(env.get_state())
+
+
+def test_mistakes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="unknown generator"):
+        Reasoning("gdc")
+    with pytest.raises(UserError, match="unknown split"):
+        Reasoning("gcd", split="dev")
+    with pytest.raises(UserError, match="unknown sandbox"):
+        Reasoning("gcd", python=True, sandbox="playpen")
+    monkeypatch.setattr(reasoning, "NAMES", ("syllogism",))
+    with pytest.raises(UserError, match="fewer than 6 different answers"):
+        Reasoning("syllogism").reset(seed=0)
+
+
+def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    reasoning._library.cache_clear()
+    reasoning._dataset.cache_clear()
+    with pytest.raises(UserError, match=r"pip install 'palaestra\[reasoning\]'"):
+        Reasoning("gcd")
