@@ -4,22 +4,28 @@
 strings, so neither torch nor Numba is imported before an environment is made.
 """
 
+from typing import Any
+
 from gymnasium import register
+
+from .questions.reasoning_names import NAMES
+
+# A text environment checks itself what Gymnasium's wrappers would check.
+_DIALOGUE: dict[str, Any] = {
+    "reward_threshold": 0.95,
+    "disable_env_checker": True,
+    "order_enforce": False,
+}
 
 
 def _worlds(name: str, module: str, *further_levels: str) -> None:
-    """Register a text environment, and each level of difficulty above the first.
-
-    What Gymnasium would wrap around it checks what a text environment checks itself.
-    """
+    """Register a text environment, and each level of difficulty above the first."""
     for level in ("", *further_levels):
         register(
             id=f"palaestra/{name}-{level}-v0" if level else f"palaestra/{name}-v0",
             entry_point=f"{__name__}.{module}:{name}",
             kwargs={"level": level} if level else {},
-            reward_threshold=0.95,
-            disable_env_checker=True,
-            order_enforce=False,
+            **_DIALOGUE,
         )
 
 
@@ -32,12 +38,20 @@ register(
 )
 _worlds("Calculator", "calculator", "two-step", "three-step")
 _worlds("Capitals", "capitals", "join", "aggregate")
-_worlds("Films", "films", "join", "aggregate")
 _worlds("Elements", "elements", "join", "aggregate")
+_worlds("Factbook", "factbook", "multi-hop", "comparison")
+_worlds("Films", "films", "join", "aggregate")
 _worlds("GuessNumber", "guess_number", "wide", "vast")
 _worlds("Hangman", "hangman", "seven-misses", "five-misses")
 _worlds("Synthesis", "synthesis", "composition", "loop")
-_worlds("Factbook", "factbook", "multi-hop", "comparison")
+for _name in NAMES:
+    for _suffix, _python in (("", False), ("-python", True)):
+        register(
+            id=f"palaestra/Reasoning-{_name}{_suffix}-v0",
+            entry_point=f"{__name__}.reasoning:Reasoning",
+            kwargs={"name": _name, "python": _python},
+            **_DIALOGUE,
+        )
 for _level in (
     "GoToObj", "GoToLocal", "PickupLoc", "OpenDoor", "OpenDoorsOrder", "UnlockLocal",
     "PutNextLocal", "BlockedUnlockPickup", "KeyCorridor",

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from . import capitals_questions as ask
-from .sql_questions import DatabaseEnv, Subject, Topic, rows_of
-from .world_database import agreed_countries, world_path
+from .questions import capitals as ask
+from .questions.sql import DatabaseEnv, Subject, Topic, rows_of
+from .questions.world_database import agreed_countries, world_path
 
 _CITY_THRESHOLDS = (20_000, 50_000, 100_000, 200_000, 500_000)
 _COUNTRY_THRESHOLDS = tuple(n * 10**e for e in (5, 6, 7) for n in (1, 2, 3, 4, 5, 7))

@@ -5,8 +5,8 @@ from contextlib import closing
 from pathlib import Path
 
 from .. import assets
-from . import elements_questions as ask
-from .sql_questions import DatabaseEnv, Subject, Topic, rows_of
+from .questions import elements as ask
+from .questions.sql import DatabaseEnv, Subject, Topic, rows_of
 
 _SCHEMA = """
 CREATE TABLE elements (

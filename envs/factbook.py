@@ -8,15 +8,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from .factbook_comparisons import Triple, winners
-from .factbook_facts import MONTHS
-from .factbook_phrases import PHRASES, listed, spoken, superlative
-from .factbook_questions import Question, Steps
-from .factbook_store import SPLITS, asked, pages_path
 from .plans import Plan, PlannedEnv
+from .questions.factbook_comparisons import Triple, winners
+from .questions.factbook_facts import MONTHS
+from .questions.factbook_phrases import PHRASES, listed, spoken, superlative
+from .questions.factbook_questions import Question, Steps
+from .questions.factbook_store import SPLITS, asked, pages_path
 from .scoring import folded, is_same
-from .search import PageIndex
 from .tools import Tool
+from .tools.search import PageIndex
 
 _MAX_TURNS = {"one-hop": 6, "multi-hop": 12, "comparison": 12}
 _SHARED_KINDS = 4

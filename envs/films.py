@@ -5,8 +5,8 @@ from contextlib import closing
 from pathlib import Path
 
 from .. import assets
-from . import films_questions as ask
-from .sql_questions import DatabaseEnv, Topic, rows_of
+from .questions import films as ask
+from .questions.sql import DatabaseEnv, Topic, rows_of
 
 _SCHEMA = """
 CREATE TABLE films (

@@ -12,12 +12,12 @@ from typing import Any
 from ..errors import UserError
 from .parsing import Answer, parse
 from .plans import Plan, PlannedEnv
-from .python import python_tool
-from .python import sandbox as find_sandbox
-from .reasoning_names import NAMES
+from .questions.reasoning_names import NAMES
 from .scoring import exact, folded, is_same
 from .speech import CHARSET, MAX_ACTION_LENGTH, MAX_OBSERVATION_LENGTH
 from .tools import Tool
+from .tools.python import python_tool
+from .tools.python import sandbox as find_sandbox
 
 Item = dict[str, Any]
 """A task as reasoning-gym has it: question, answer and metadata."""

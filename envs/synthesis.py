@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .plans import Plan, PlannedEnv, PlannedTask
-from .program_loops import LOOPS
-from .program_steps import COMPOSITIONS, EXPRESSIONS
-from .programs import Input, Program, Shape
-from .python import python_tool, sandbox
+from .questions.program_loops import LOOPS
+from .questions.program_steps import COMPOSITIONS, EXPRESSIONS
+from .questions.programs import Input, Program, Shape
 from .tools import Tool, ToolError
+from .tools.python import python_tool, sandbox
 
 _SHAPES: dict[str, tuple[Shape, ...]] = {
     "expression": EXPRESSIONS,

@@ -20,10 +20,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from palaestra.envs.checking import CHECKS, ONCE, run
-from palaestra.envs.hostile import FRAGMENTS
-from palaestra.envs.playing import packed
-from palaestra.envs.seed_checks import differing_elsewhere
-from palaestra.envs.subject import Subject
+from palaestra.envs.checking.hostile import FRAGMENTS
+from palaestra.envs.checking.playing import packed
+from palaestra.envs.checking.seeds import differing_elsewhere
+from palaestra.envs.checking.subject import Subject
 from palaestra.envs.views import AsChoices, find_spec, make, splits_of
 
 IDS = sorted(name for name in gymnasium.registry if name.startswith("palaestra/"))

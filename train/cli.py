@@ -246,7 +246,7 @@ def _add_mcp(commands: Any) -> None:
 
 def _mcp(options: argparse.Namespace) -> int:
     from ..envs import views
-    from ..envs.mcp_server import serve_stdio
+    from ..envs.tools.mcp_server import serve_stdio
 
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the protocol alone
         spec = views.find_spec(options.env)

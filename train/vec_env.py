@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env.base_vec_env import (
 )
 
 from ..envs.vector import Vector
-from ..envs.vector_members import Info, Outcome, assign, is_wrapped
+from ..envs.vector.members import Info, Outcome, assign, is_wrapped
 from ..errors import UserError
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from palaestra import assets
 from palaestra.envs.capitals import Capitals
+from palaestra.envs.questions.sql import Subject, rows_of, split_of
+from palaestra.envs.questions.world_database import agreed_countries, build_world, world_path
 from palaestra.envs.scoring import folded, is_same
-from palaestra.envs.sql_questions import Subject, rows_of, split_of
-from palaestra.envs.world_database import agreed_countries, build_world, world_path
 
 
 def test_the_question_of_the_documentation() -> None:

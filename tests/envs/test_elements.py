@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from palaestra import assets
 from palaestra.envs.elements import Elements, build_elements
+from palaestra.envs.questions.sql import Subject, rows_of
 from palaestra.envs.scoring import is_same
-from palaestra.envs.sql_questions import Subject, rows_of
 
 
 def test_the_cache_holds_what_is_built_today(tmp_path: Path) -> None:

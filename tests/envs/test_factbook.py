@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 from palaestra.envs.factbook import Factbook
-from palaestra.envs.factbook_comparisons import triples
-from palaestra.envs.factbook_facts import COMPARED, FACTS, borders
-from palaestra.envs.factbook_pages import Entry, clean, entries, slug
-from palaestra.envs.factbook_phrases import PHRASES, listed, spoken
-from palaestra.envs.factbook_questions import Finder, Question, multi_hop, one_hop
-from palaestra.envs.factbook_store import Asked, asked, pages_path
+from palaestra.envs.questions.factbook_comparisons import triples
+from palaestra.envs.questions.factbook_facts import COMPARED, FACTS, borders
+from palaestra.envs.questions.factbook_pages import Entry, clean, entries, slug
+from palaestra.envs.questions.factbook_phrases import PHRASES, listed, spoken
+from palaestra.envs.questions.factbook_questions import Finder, Question, multi_hop, one_hop
+from palaestra.envs.questions.factbook_store import Asked, asked, pages_path
 from palaestra.envs.scoring import folded
 
 DISJOINT = ("train", "validation", "test")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from palaestra import assets
 from palaestra.envs.films import Films, _names, build_films
+from palaestra.envs.questions.sql import Subject, rows_of
 from palaestra.envs.scoring import is_same
-from palaestra.envs.sql_questions import Subject, rows_of
 
 TABLES = ("films", "directors", "actors", "genres", "countries")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from palaestra.envs import reasoning
+from palaestra.envs.questions.reasoning_names import NAMES
 from palaestra.envs.reasoning import Reasoning
-from palaestra.envs.reasoning_names import NAMES
 from palaestra.envs.speech import CHARSET, MAX_OBSERVATION_LENGTH
 from palaestra.errors import UserError
 
@@ -208,7 +208,7 @@ def test_the_same_tasks_in_every_process() -> None:
     program = (
         "import random; random.seed(1); before = random.getstate()\n"
         "from palaestra.envs.reasoning import Reasoning\n"
-        "from palaestra.envs.reasoning_names import NAMES\n"
+        "from palaestra.envs.questions.reasoning_names import NAMES\n"
         f"for name in sorted(set(NAMES) - {SLOW!r}):\n"
         "    env = Reasoning(name); print(env.reset(seed=3), env.reset())\n"
         "assert random.getstate() == before\n"

@@ -2,10 +2,10 @@ import json
 
 import numpy as np
 import pytest
-from palaestra.envs.bubblewrap import Bubblewrap
-from palaestra.envs.monty import Monty
-from palaestra.envs.programs import Program
+from palaestra.envs.questions.programs import Program
 from palaestra.envs.synthesis import _SHAPES, Synthesis
+from palaestra.envs.tools.bubblewrap import Bubblewrap
+from palaestra.envs.tools.monty import Monty
 from palaestra.errors import UserError
 
 LEVELS = pytest.mark.parametrize("level", Synthesis.levels)

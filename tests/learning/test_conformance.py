@@ -6,8 +6,8 @@ import gymnasium
 import palaestra.envs  # noqa: F401
 import pytest
 from palaestra.envs.checking import run
-from palaestra.envs.fairness_checks import MAX_RANDOM, random_success
-from palaestra.envs.subject import Subject
+from palaestra.envs.checking.fairness import MAX_RANDOM, random_success
+from palaestra.envs.checking.subject import Subject
 from palaestra.envs.views import find_spec, splits_of
 
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(3600)]

@@ -17,7 +17,7 @@ from palaestra.train.records import read_records
 from palaestra.train.training import Run, build
 
 CARTPOLE, CALCULATOR = "palaestra/CartPole-v1", "palaestra/Calculator-v0"
-COMMANDS = ["train", "evaluate", "board", "play", "list", "demo", "fetch"]
+COMMANDS = ["train", "evaluate", "board", "check", "play", "list", "mcp", "demo", "fetch"]
 Capture = pytest.CaptureFixture[str]
 
 

@@ -1,0 +1,1 @@
+"""What the environments ask about, and how: questions, their answers, their databases."""

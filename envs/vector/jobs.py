@@ -1,0 +1,215 @@
+"""What the members of a vector are doing: their jobs, from an action to its outcome."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium
+from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, ResetNeeded
+from gymnasium.vector import AutoresetMode
+
+from .members import APPLY, RESET, STEP, Info, Job, Outcome, Raised
+from .processes import LOST
+from .seeds import EpisodeSeeds
+from .workers import Backend, Caller
+
+
+class Jobs:
+    """Give members their jobs and keep account of their episodes.
+
+    An exception, of an environment or of ours, closes the backend before it is raised.
+
+    Args:
+        backend: Does the jobs.
+        seeds: Of the members' episodes.
+        autoreset: What follows on the end of an episode.
+    """
+
+    def __init__(self, backend: Backend, seeds: EpisodeSeeds, autoreset: AutoresetMode) -> None:
+        self._backend, self._seeds, self._autoreset = backend, seeds, autoreset
+        self._in_place = backend.do if isinstance(backend, Caller) else None
+        self.closed = False
+        n = self._count = seeds.count
+        self.seen: list[Any] = [None] * n
+        """The last observation of each member."""
+        self._over = [False] * n
+        self._started = False
+        self._flying: dict[int, Job] = {}
+        self._ready: dict[int, Any] = {}
+        self._owed: dict[int, tuple[Any, Info]] = {}
+
+    @property
+    def pending(self) -> int:
+        """Number of members whose jobs have been begun and not been received."""
+        return len(self._flying) + len(self._ready)
+
+    def reset(
+        self,
+        indices: Sequence[int],
+        seed: int | Sequence[int | None] | None,
+        options: Sequence[dict[str, Any] | None],
+    ) -> list[Outcome]:
+        """Begin new episodes of some members."""
+        self._check(indices)
+        if not self._started and len(indices) < self._count:
+            raise ResetNeeded("the first reset is for all members")
+        for i in self._backend.lost.intersection(indices):
+            self._seeds.recover(i)
+        seeds = self._seeds.reset(indices, seed)
+        self._started = True
+        return self._run(
+            [(i, RESET, o, s) for i, o, s in zip(indices, options, seeds, strict=True)]
+        )
+
+    def step(self, actions: Sequence[Any]) -> list[Outcome]:
+        """Take an action in every member and wait for all."""
+        if self._flying or self._ready:
+            raise AlreadyPendingCallError("recv() what was sent before step()", "send")
+        return self._run(self._jobs(range(self._count), actions))
+
+    def send(self, indices: Sequence[int], actions: Sequence[Any]) -> None:
+        """Begin a step of some members."""
+        self._check(indices)
+        self._dispatch(self._jobs(indices, actions))
+
+    def receive(self, count: int, timeout: float | None) -> dict[int, Outcome]:
+        """Wait for steps that were sent, and return the outcomes of all that are done."""
+        self._check(())
+        count = min(max(count, 1), self.pending)
+        until = None if timeout is None else time.monotonic() + timeout
+        while len(self._ready) < count:
+            left = None if until is None else max(until - time.monotonic(), 0)
+            if not self._settle(left) and left == 0:
+                break
+        ready, self._ready = self._ready, {}
+        return ready
+
+    def apply(
+        self,
+        indices: Sequence[int],
+        functions: Sequence[Callable[[gymnasium.Env[Any, Any]], Any]],
+    ) -> list[Any]:
+        """Return what functions return for the environments of some members."""
+        self._check(indices)
+        results = self._run(
+            [(i, APPLY, function, None) for i, function in zip(indices, functions, strict=True)]
+        )
+        for i, result in zip(indices, results, strict=True):
+            if result is LOST:
+                raise ChildProcessError(f"the process of member {i} died: reset it first")
+            if isinstance(result, Raised):
+                raise result.error
+        return results
+
+    def play_on(self, indices: Sequence[int]) -> None:
+        """Take the episodes of some members for going on, as their states were set."""
+        for i in indices:
+            self._over[i] = False
+
+    def close(self, patience: float | None = None) -> None:
+        """End everything."""
+        self.closed = True
+        self._backend.close(patience)
+
+    def _jobs(self, indices: Sequence[int], actions: Sequence[Any]) -> list[Job]:
+        if self.closed:
+            raise ClosedEnvironmentError("the vector has been closed")
+        if not self._started:
+            raise ResetNeeded("call reset() before the first step")
+        over, upcoming = self._over, self._seeds.upcoming
+        return [
+            self._next_episode(i) if over[i] else (i, STEP, action, upcoming[i])
+            for i, action in zip(indices, actions, strict=True)
+        ]
+
+    def _next_episode(self, index: int) -> Job:
+        if self._autoreset is AutoresetMode.DISABLED:
+            raise ResetNeeded(
+                f"the episode of member {index} is over: reset(options={{'reset_mask': mask}})"
+            )
+        return index, RESET, None, self._seeds.take(index)
+
+    def _run(self, jobs: Sequence[Job]) -> list[Any]:
+        """Do jobs and return their outcomes, in order."""
+        if self._in_place is None:
+            self._dispatch(jobs)
+            while not all(job[0] in self._ready for job in jobs):
+                self._settle(None)
+            return [self._ready.pop(job[0]) for job in jobs]
+        do = self._in_place
+        try:
+            outcomes = [do(*job) for job in jobs]
+        except Exception:
+            self.close()
+            raise
+        if jobs and jobs[0][1] != APPLY:
+            self._note(jobs, outcomes)
+        return outcomes
+
+    def _dispatch(self, jobs: Sequence[Job]) -> None:
+        self._flying.update((job[0], job) for job in jobs)
+        try:
+            self._backend.send(jobs)
+        except Exception:
+            self.close()
+            raise
+
+    def _settle(self, timeout: float | None) -> bool:
+        """Take in outcomes that have come, and tell whether any had."""
+        try:
+            results = self._backend.receive(timeout)
+        except Exception:
+            self.close()
+            raise
+        for index, outcome in results:
+            job = self._flying.pop(index)
+            if job[1] == APPLY:
+                self._ready[index] = outcome
+            elif outcome is LOST:
+                self._replace(index, job)
+            else:
+                self._take_in(job, outcome)
+        return bool(results)
+
+    def _take_in(self, job: Job, outcome: Outcome) -> None:
+        index = job[0]
+        self._ready[index] = outcome
+        self._note([job], [outcome])
+        if index in self._owed:  # the reset that was part of a step whose process died
+            observation, _, _, _, info, _ = outcome
+            self._ready[index] = observation, 0.0, False, True, info, self._owed.pop(index)
+
+    def _note(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+        seen, over = self.seen, self._over
+        for (i, *_), outcome in zip(jobs, outcomes, strict=True):
+            seen[i], _, terminated, truncated, _, final = outcome
+            if final is None:
+                over[i] = bool(terminated or truncated)
+            else:  # the member was reset in the same step
+                over[i] = False
+                self._seeds.take(i)
+
+    def _replace(self, index: int, job: Job) -> None:
+        """Do what is to be done instead of a job whose process died."""
+        self._seeds.recover(index)
+        if job[1] == RESET:
+            seed = self._seeds.take(index) if job[3] is None else job[3]
+            self._dispatch([(index, RESET, job[2], seed)])
+            return
+        info = {"failure": "infra", "reward_valid": False}
+        if self._autoreset is AutoresetMode.SAME_STEP:
+            self._owed[index] = self.seen[index], info
+            self._dispatch([(index, RESET, None, self._seeds.take(index))])
+        else:
+            self._take_in(job, (self.seen[index], 0.0, False, True, info, None))
+
+    def _check(self, indices: Sequence[int]) -> None:
+        if self.closed:
+            raise ClosedEnvironmentError("the vector has been closed")
+        for i in indices:
+            if not 0 <= i < self._count:
+                raise ValueError(f"there is no member {i}: they are 0 to {self._count - 1}")
+            if i in self._flying or i in self._ready:
+                raise AlreadyPendingCallError(f"recv() the step of member {i} first", "send")
+        if len(set(indices)) < len(indices):
+            raise ValueError(f"a member is named twice: {list(indices)}")

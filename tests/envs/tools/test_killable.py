@@ -1,0 +1,176 @@
+"""Functions whose work ends when their time is over."""
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psutil
+import pytest
+from palaestra.envs.tools import Tool, ToolError, ToolTimeout
+from palaestra.envs.tools.killable import Killable, Late
+
+
+def answer(what: str = "", seconds: float = 0.0) -> str:
+    """Do what is asked for.
+
+    Args:
+        what: What to do.
+        seconds: How long to sleep before.
+    """
+    time.sleep(seconds)
+    match what:
+        case "refuse":
+            raise ToolError("refused")
+        case "break":
+            raise KeyError("broken")
+        case "die":
+            os._exit(3)
+        case "print":
+            print("printed by a tool")
+        case "spin":
+            while True:
+                pass
+        case "deaf":
+            import signal
+
+            signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+            time.sleep(60)
+        case "breed":
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+            time.sleep(60)
+        case "strange":
+            raise Strange(1, 2)
+    return f"{what} by {os.getpid()}"
+
+
+class Strange(Exception):
+    """Cannot be read back once pickled."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"strange {first}")
+
+
+def descendants() -> set[int]:
+    return {p.pid for p in psutil.Process().children(recursive=True)}
+
+
+def test_a_call_returns_and_the_process_is_kept() -> None:
+    call = Killable(answer, 5.0)
+    first, second = call(what="a"), call(what="b")
+    assert first.partition(" by ")[2] == second.partition(" by ")[2] != str(os.getpid())
+    call.close()
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "says"),
+    [("refuse", ToolError, "refused"), ("break", KeyError, "broken"),
+     ("die", ChildProcessError, "died"), ("strange", RuntimeError, "strange 1")],
+)  # fmt: skip
+def test_what_it_raises_is_raised_here_and_the_next_call_works(
+    what: str, error: type[Exception], says: str
+) -> None:
+    call = Killable(answer, 5.0)
+    with pytest.raises(error, match=says):
+        call(what=what)
+    assert call(what="again").startswith("again")
+    call.close()
+
+
+@pytest.mark.parametrize("what", ["sleep", "spin", "deaf", "breed"])
+def test_a_minute_of_work_ends_after_a_second(what: str) -> None:
+    before, threads = descendants(), threading.active_count()
+    call = Killable(answer, 1.0)
+    start = time.monotonic()
+    with pytest.raises(Late):
+        call(what=what, seconds=60.0 if what == "sleep" else 0.0)
+    assert time.monotonic() - start < 1.5
+    assert descendants() <= before
+    assert threading.active_count() == threads
+
+
+def test_two_hundred_late_calls_leave_nothing_behind() -> None:
+    before, threads = descendants(), threading.active_count()
+    files = psutil.Process().num_fds()
+    call = Killable(subprocess.getoutput, 0.01)
+    for _ in range(200):
+        with pytest.raises(Late):
+            call(cmd="sleep 60")
+    assert descendants() <= before
+    assert threading.active_count() == threads
+    assert psutil.Process().num_fds() <= files
+
+
+def test_a_late_tool_is_a_timeout() -> None:
+    with pytest.raises(ToolTimeout, match=r"answer took longer than 0\.2 s"):
+        Tool(answer, timeout=0.2).call({"what": "late", "seconds": 60.0})
+
+
+def test_threads_do_not_wait_for_each_other() -> None:
+    call = Killable(answer, 5.0)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: call(), range(4)))
+        start = time.monotonic()
+        list(pool.map(lambda _: call(seconds=0.5), range(4)))
+    assert time.monotonic() - start < 1.5
+    call.close()
+
+
+def test_no_process_outlives_the_object() -> None:
+    before = descendants()
+    call = Killable(answer, 5.0)
+    call(what="a")
+    assert descendants() > before
+    del call
+    assert descendants() <= before
+
+
+def test_no_process_outlives_this_one() -> None:
+    code = f"""
+import os, sys
+sys.path[:0] = {sys.path!r}
+from {__name__} import answer
+from palaestra.envs.tools.killable import Killable
+call = Killable(answer, 60.0)
+print(call(what="a").split()[-1], flush=True)
+import threading
+threading.Thread(target=call, kwargs=dict(seconds=50.0), daemon=True).start()
+import time; time.sleep(0.3)
+os._exit(0)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    worker = int(told.stdout)
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not psutil.pid_exists(worker)
+
+
+def test_it_travels_as_the_function_and_the_time() -> None:
+    again = pickle.loads(pickle.dumps(Killable(answer, 2.0)))
+    assert (again.function, again.seconds) == (answer, 2.0)
+
+
+def test_what_a_tool_prints_is_not_in_the_way(capfd: pytest.CaptureFixture[str]) -> None:
+    call = Killable(answer, 5.0)
+    call(what="print")
+    call.close()
+    assert "printed" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf")])
+def test_a_time_out_is_a_time(timeout: Any) -> None:
+    with pytest.raises(ValueError, match="number of seconds above 0"):
+        Tool(answer, timeout=timeout)
+
+
+def test_a_tool_says_text() -> None:
+    def mistaken() -> str:
+        return 7  # type: ignore[return-value]
+
+    with pytest.raises(TypeError, match="mistaken returned int"):
+        Tool(mistaken).call({})
