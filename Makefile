@@ -11,7 +11,7 @@ demo: $(VENV)/.assets
 	$(BIN)/palaestra demo
 
 test: $(VENV)/.assets
-	$(BIN)/python -m pytest -m "not learning"
+	$(BIN)/python -m pytest -m "not learning" -n 2 --dist worksteal
 
 test-learning: $(VENV)/.assets
 	$(BIN)/python -m pytest -m learning

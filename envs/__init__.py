@@ -45,7 +45,7 @@ _worlds("GuessNumber", "guess_number", "wide", "vast")
 _worlds("Hangman", "hangman", "seven-misses", "five-misses")
 _worlds("Synthesis", "synthesis", "composition", "loop")
 for _name in NAMES:
-    for _suffix, _python in (("", False), ("-python", True)):
+    for _suffix, _python in (("", None), ("-python", "auto")):
         register(
             id=f"palaestra/Reasoning-{_name}{_suffix}-v0",
             entry_point=f"{__name__}.reasoning:Reasoning",

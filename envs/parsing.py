@@ -38,8 +38,8 @@ class Malformed:
 Parsed = ToolCall | Answer | Malformed
 
 _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
-_TAGGED = re.compile(r"<([a-z_]\w{0,40})>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
-_FENCED = re.compile(r"```([a-z_]\w{0,40})[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+_TAGGED = re.compile(r"<([a-z_][\w.-]{0,60})>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
+_FENCED = re.compile(r"```([a-z_][\w.-]{0,60})[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 
@@ -58,7 +58,7 @@ def parse(message: str, tools: Mapping[str, Tool]) -> Parsed:
     for found in sorted(calls, key=lambda m: m.start()):
         if found.re is _CALL:
             return _from_json(found[1], tools)
-        if tool := tools.get(found[1].lower()):
+        if tool := tools.get(found[1]) or tools.get(found[1].lower()):
             return _from_text(tool, found[2].strip())
     if answers := _ANSWER.findall(message):
         return Answer(answers[-1].strip())

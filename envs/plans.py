@@ -60,7 +60,7 @@ class PlannedEnv(TextEnv):
             *(self._shuffled(s.calls[stage] for s in siblings) for stage in range(len(plan.calls))),
             self._shuffled(_answer(s) for s in siblings),
         )
-        return PlannedTask(plan.question, plan.kind, plan.facts, plan, stages)
+        return PlannedTask(plan.question, plan.kind, dict(plan.facts), plan, stages)
 
     def _choices(self) -> list[str]:
         return self.task.stages[self._stage].copy()

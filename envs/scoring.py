@@ -30,11 +30,12 @@ def is_same(answer: str, truth: str) -> bool:
     A fraction may be rounded to six digits, a whole number may not. Words are compared without
     regard to case, accents, spaces and a full stop at the end.
     """
-    expected, given = _number(truth), _number(answer)
-    if expected is not None:
-        tolerance = 0.0 if expected.is_integer() else 5e-6
-        return given is not None and math.isclose(given, expected, rel_tol=tolerance)
-    return folded(answer) == folded(truth)
+    expected, given = _decimal(truth), _decimal(answer)
+    if expected is None:
+        return folded(answer) == folded(truth)
+    if given is None or expected == expected.to_integral_value():
+        return given == expected
+    return math.isclose(given, expected, rel_tol=5e-6)
 
 
 def exact(answer: str, truth: str) -> bool:
@@ -104,13 +105,6 @@ def folded(text: str) -> str:
     """Return the words of a text without case, accents, extra spaces and a last full stop."""
     letters = unicodedata.normalize("NFKD", text.casefold())
     return " ".join("".join(c for c in letters if not unicodedata.combining(c)).split()).rstrip(".")
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(_plain(text))
-    except ValueError:
-        return None
 
 
 def _decimal(text: str) -> Decimal | None:

@@ -24,7 +24,7 @@ _PLAIN = re.compile(r"[\n -~]*")
 """A test that is many times faster than the search below."""
 _UNSAYABLE = re.compile("[^" + "".join(f"{chr(a)}-{chr(b)}" for a, b in _RANGES) + _SIGNS + "]")
 
-_REMEMBERED, _SHORT = 4096, 512
+_REMEMBERED, _SHORT = 1024, 512
 """Messages that are remembered, and the most characters of one."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -77,11 +77,7 @@ class Speech:
             return Heard(harmless(message[:MAX_ACTION_LENGTH], self.tools), Malformed(reason), {})
         parsed = parse(message, self.tools)
         arguments = parsed.arguments if isinstance(parsed, ToolCall) else {}
-        shown = {
-            name: harmless(value, self.tools) if isinstance(value, str) else value
-            for name, value in arguments.items()
-        }
-        return Heard(harmless(message, self.tools), parsed, shown)
+        return Heard(harmless(message, self.tools), parsed, _harmless_inside(arguments, self.tools))
 
 
 T = TypeVar("T")
@@ -130,3 +126,16 @@ def harmless(text: str, keep: Mapping[str, Tool] | None = None) -> str:
 
     text = _CONTROL.sub(" ", text)
     return _SQUARE_MARKER.sub(r"⟦\1⟧", _ANGLE_MARKER.sub(disarm, text))
+
+
+def _harmless_inside(value: Any, keep: Mapping[str, Tool]) -> Any:
+    """Return a copy of a JSON value in which every text is harmless."""
+    match value:
+        case str():
+            return harmless(value, keep)
+        case list():
+            return [_harmless_inside(item, keep) for item in value]
+        case dict():
+            return {harmless(k, keep): _harmless_inside(v, keep) for k, v in value.items()}
+        case _:
+            return value

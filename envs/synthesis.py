@@ -8,7 +8,7 @@ from .plans import Plan, PlannedEnv, PlannedTask
 from .questions.program_loops import LOOPS
 from .questions.program_steps import COMPOSITIONS, EXPRESSIONS
 from .questions.programs import Input, Program, Shape
-from .tools import Tool, ToolError
+from .tools import Tool, ToolError, ToolTimeout
 from .tools.python import python_tool, sandbox
 
 _SHAPES: dict[str, tuple[Shape, ...]] = {
@@ -97,6 +97,8 @@ class Synthesis(PlannedEnv):
         self._sandbox = sandbox(python)
         tool = python_tool(self._sandbox)
         self._tools = {tool.name: tool}
+        self._hidden: list[Any] = []
+        self._programs: dict[str, Program] = {}
 
     @property
     def tools(self) -> dict[str, Tool]:
@@ -106,6 +108,7 @@ class Synthesis(PlannedEnv):
     def _new_task(self) -> SynthesisTask:
         task = super()._new_task()
         program, inputs = self._programs[task.plan.answer], self._hidden
+        self._hidden, self._programs = [], {}  # no part of the episode, and cannot be pickled
         return SynthesisTask(**vars(task), tests=tuple((x, program(x)) for x in inputs))
 
     def _siblings(self) -> list[Plan]:
@@ -164,9 +167,15 @@ class Synthesis(PlannedEnv):
         redefines, it cannot say what is expected without knowing the function.
         """
         inputs = [x for x, _ in self.task.tests]
-        program = f"{answer}\n\nimport json\nprint('\\n' + json.dumps([f(x) for x in {inputs!r}]))"
+        program = (
+            # What the answer prints is not asked for, and could leave no room for the results.
+            f"_show, print = print, lambda *a, **k: None\n{answer}\n\n"
+            f"import json\n_show('\\n' + json.dumps([f(x) for x in {inputs!r}]))"
+        )
         try:
             output = self._sandbox.run(program)
+        except ToolTimeout:
+            raise
         except ToolError:
             return False
         return _is_json(output.rstrip("\n").rpartition("\n")[2], [y for _, y in self.task.tests])

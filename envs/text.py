@@ -32,7 +32,7 @@ from gymnasium import spaces
 from ..errors import UserError
 from .parsing import Answer, ToolCall
 from .speech import CHARSET, MAX_ACTION_LENGTH, MAX_OBSERVATION_LENGTH, Speech, sayable, speech_with
-from .tools import Tool, ToolError
+from .tools import Tool, ToolError, ToolTimeout
 
 SUCCESS_REWARD, FORMAT_REWARD = 1.0, -0.1
 ParsedAction = tuple[str, dict[str, Any] | str]
@@ -113,7 +113,12 @@ class TextEnv(gymnasium.Env[str, str]):
 
     @abstractmethod
     def _is_right(self, answer: str) -> bool:
-        """Tell whether the answer solves the task."""
+        """Tell whether the answer solves the task.
+
+        Raises:
+            ToolTimeout: the answer is a program, say, and takes too long: it is wrong.
+            Exception: anything else is a failure of the machinery.
+        """
 
     @abstractmethod
     def solution(self) -> str:
@@ -161,9 +166,9 @@ class TextEnv(gymnasium.Env[str, str]):
         if isinstance(parsed, Answer):
             return self._answered(parsed.text)
         if isinstance(parsed, ToolCall):
-            function = {"name": parsed.tool.name, "arguments": arguments.copy()}
+            function = {"name": parsed.tool.name, "arguments": _own(arguments)}
             message["tool_calls"] = [{"type": "function", "function": function}]
-            return self._called(parsed.tool, parsed.arguments.copy())
+            return self._called(parsed.tool, _own(parsed.arguments))
         expected = f"Not understood: {parsed.reason}. {self.instructions}"
         return self._said({"role": "user", "content": expected}, None, "format", FORMAT_REWARD)
 
@@ -216,15 +221,19 @@ class TextEnv(gymnasium.Env[str, str]):
 
     def _answered(self, text: str) -> Step:
         parsed = ("answer", text)
+        failure = None
         try:
             right = self._is_right(text)
             reply = None if right else self._reply(text)
+        except ToolTimeout:  # what was answered, a program for instance, takes too long
+            right, reply, failure = False, None, "timeout"
         except Exception as error:
             return self._out_of_order(parsed, error)
         if reply is not None:
             return self._said({"role": "user", "content": reply}, parsed)
         self._over = True
-        return "", SUCCESS_REWARD if right else 0.0, True, False, self._info(parsed, None, right)
+        info = self._info(parsed, failure, right)
+        return "", SUCCESS_REWARD if right else 0.0, True, False, info
 
     def _called(self, tool: Tool, arguments: dict[str, Any]) -> Step:
         parsed = (tool.name, arguments)
@@ -290,6 +299,13 @@ class TextEnv(gymnasium.Env[str, str]):
     @functools.cached_property
     def _rules(self) -> str:
         return f"{self.instructions} You may send {self.max_turns} messages."
+
+
+def _own(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of arguments: what is remembered of a message is for all who say it."""
+    if any(isinstance(value, dict | list) for value in arguments.values()):
+        return copy.deepcopy(arguments)
+    return arguments.copy()
 
 
 def _one_of(what: str, name: str, names: "tuple[str, ...] | list[str]") -> str:

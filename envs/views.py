@@ -131,7 +131,6 @@ class AsText(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def _not_understood(self) -> tuple[str, float, bool, bool, dict[str, Any]]:
         self._failures += 1
-        self._return += FORMAT_REWARD
         over = self._failures >= self.max_format_failures
         expected = f"Not understood. Reply with one word: {' or '.join(self._words)}. {self._seen}"
         self._exchanges.append({"role": "user", "content": expected})
@@ -164,8 +163,8 @@ class AsText(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             "choices": [] if over else list(self._words),
             "parsed_action": parsed,
             "success": solved,
-            "failure": failure,
-            "reward_valid": True,
+            "failure": failure or info.get("failure"),
+            "reward_valid": info.get("reward_valid", True),
         }
 
 
@@ -352,19 +351,19 @@ def is_text(env: gymnasium.Env[Any, Any]) -> bool:
 
 
 def _render(messages: list[dict[str, Any]], room: int) -> str:
-    """Write a dialogue as JSON Lines, leaving out old messages where room lacks."""
-    lines = [
-        json.dumps({"role": m["role"], "content": m["content"]}, ensure_ascii=False)
-        for m in messages
-    ]
-    while len(lines) > 2 and _size(lines) > room:
-        del lines[1]
-    if _size(lines) > room:  # even these: leave out the end of each, so that each stays JSON
-        share = room // (4 * len(messages[-2:]))
-        shorter = [{"role": m["role"], "content": m["content"][:share]} for m in messages[-2:]]
-        lines = [json.dumps(m, ensure_ascii=False) for m in shorter]
-        while lines and _size(lines) > room:
-            del lines[0]
+    """Write a dialogue as JSON Lines; where room lacks, the question is what stays longest."""
+    kept = [{"role": m["role"], "content": m["content"]} for m in messages]
+    lines = [json.dumps(message, ensure_ascii=False) for message in kept]
+    while len(lines) > 3 and _size(lines) > room:
+        del kept[2], lines[2]
+    # Even these may be too long: then the end of the rules goes, of the newest, of the question.
+    for i in dict.fromkeys((0, len(kept) - 1, 1)):
+        if (excess := _size(lines) - room) > 0:
+            content = kept[i]["content"]
+            kept[i]["content"] = content[: max(len(content) - excess, 0)]
+            lines[i] = json.dumps(kept[i], ensure_ascii=False)
+    while lines and _size(lines) > room:
+        del lines[0]
     return "\n".join(lines)
 
 

@@ -40,7 +40,8 @@ def sampled(family: str, count: int = 4) -> list[str]:
 LOOKED_AT = [env_id for env_id in IDS if not env_id.startswith(FAMILIES)] + [
     env_id for family in FAMILIES for env_id in sampled(family)
 ]
-OTHERS = sorted(set(IDS) - set(LOOKED_AT))
+OTHERS = [i for i in IDS if i not in LOOKED_AT and not i.endswith("-python-v0")]
+"""The rest of the families, once each: the Python tool changes nothing of the tasks."""
 SPLITS = {env_id: splits_of(find_spec(env_id)) or (None,) for env_id in LOOKED_AT}
 CASES = [(env_id, split) for env_id in LOOKED_AT for split in SPLITS[env_id]]
 VECTORS = [env_id for env_id in LOOKED_AT if find_spec(env_id).vector_entry_point]
@@ -72,7 +73,7 @@ def subject(env_id: str, split: str | None) -> Subject:
 
 @cache
 def glanced_at(env_id: str) -> Subject:
-    return Subject(env_id, splits_of(find_spec(env_id))[:1][0], episodes=3, moves=6)
+    return Subject(env_id, splits_of(find_spec(env_id))[:1][0], episodes=2, moves=3, hostile=30)
 
 
 # Those in other processes are started once for all, below.
@@ -87,7 +88,7 @@ def test_every_check_passes(env_id: str, name: str) -> None:
             assert name in ({"choices tell"} if subject(env_id, split).speaks else NOT_OF_ARRAYS)
 
 
-@pytest.mark.parametrize("name", ["making", "same seed", "oracle"])
+@pytest.mark.parametrize("name", ["making", "same seed", "oracle", "hostile messages"])
 @pytest.mark.parametrize("env_id", OTHERS)
 def test_the_others_of_a_family_pass_these(env_id: str, name: str) -> None:
     result = run(name, glanced_at(env_id))
@@ -234,9 +235,9 @@ def test_members_of_a_vector_may_do_different_things(env_id: str, mode: Autorese
     rng = np.random.default_rng(0)
     _, infos = vector.reset(seed=0)
     failures: set[str | None] = set()
-    for step in range(20):
+    for _ in range(20):
         moves = [random_move(vector.single_action_space, c or [""], rng) for c in infos["choices"]]
-        if step % 2:
+        if rng.random() < 0.5:
             moves[-1] = "nonsense"
         _, rewards, *_, infos = vector.step(tuple(moves))
         assert np.isfinite(rewards).all()
@@ -250,7 +251,9 @@ def test_members_of_a_vector_may_do_different_things(env_id: str, mode: Autorese
 def test_a_pickled_copy_goes_on_in_the_same_way(env_id: str, split: str | None, view: Any) -> None:
     env = make(env_id, view, split=split)
     _, info = env.reset(seed=3)
-    env.step(random_move(env.action_space, info.get("choices", []), np.random.default_rng(0)))
+    move = random_move(env.action_space, info.get("choices", []), np.random.default_rng(0))
+    if any(env.step(move)[2:4]):
+        env.reset()
     copy = pickle.loads(pickle.dumps(env))
     # The rest of the episode, and the next one.
     rest = []

@@ -1,9 +1,8 @@
 """Train PPO: rollouts, updates, evaluations on held-out tasks, checkpoints, TensorBoard."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,14 @@ from filelock import FileLock, Timeout
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam, Logger, TensorBoardOutputFormat
-from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.utils.tensorboard import SummaryWriter
 
 from ..agents import Seat
 from ..agents.agent import digest
 from ..agents.ppo import PPOAgent
 from ..envs import views
+from ..envs.vector import make_vec
 from ..errors import UserError
 from ..policies.choices import ChoicePolicy
 from .buffers import MaskedDictRolloutBuffer, MaskedRolloutBuffer, MaskInfra
@@ -30,6 +28,7 @@ from .checkpoint import latest_checkpoint, write_checkpoint
 from .evaluation import Episode, Evaluation
 from .recipe import Recipe
 from .records import commit, read_records, versions
+from .vec_env import AsVecEnv
 
 VALIDATION_SEED = 1_000_000
 """First seed of the evaluations in the course of a training."""
@@ -96,15 +95,17 @@ def train(
         _check_folder(run, resume)
         checkpoint = latest_checkpoint(run.checkpoints)
         model = checkpoint.restore(device) if checkpoint else build(run, device)
-        _describe(run)
-        writer = _log_to_tensorboard(model, run)
-        tell(model.num_timesteps)
-        model.learn(
-            max(run.recipe.total_steps - model.num_timesteps, 0),
-            callback=[MaskInfra(), _BetweenRollouts(run, writer, tell)],
-            reset_num_timesteps=False,
-        )
-        model.logger.close()
+        assert model.env is not None
+        with closing(model.env):
+            _describe(run)
+            writer = _log_to_tensorboard(model, run)
+            tell(model.num_timesteps)
+            model.learn(
+                max(run.recipe.total_steps - model.num_timesteps, 0),
+                callback=[MaskInfra(), _BetweenRollouts(run, writer, tell)],
+                reset_num_timesteps=False,
+            )
+            model.logger.close()
     return model
 
 
@@ -121,13 +122,16 @@ def recorded_recipe(folder: Path) -> dict[str, Any]:
 def build(run: Run, device: str = "auto") -> PPO:
     """Make the untrained PPO of a run, with its environments.
 
+    They live where their steps suggest (`envs.vector.mode`), which changes nothing that is
+    learned.
+
     Raises:
         UserError: PPO cannot play the environment, or the policy has no such arguments.
     """
     r = run.recipe
     split = "train" if "train" in _splits(run.env_id) else None
-    make = partial(views.make, run.env_id, "array", split=split)
-    envs = DummyVecEnv([partial(_monitored, make)] * r.n_envs)
+    vector = make_vec(run.env_id, r.n_envs, "auto", "array", split=split, autoreset="SameStep")
+    envs = AsVecEnv(vector, monitor=True)
     reads = isinstance(envs.observation_space, gymnasium.spaces.Dict)
     try:
         model = PPO(
@@ -151,6 +155,7 @@ def build(run: Run, device: str = "auto") -> PPO:
             device=device,
         )
     except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        envs.close()
         raise UserError(f"PPO cannot play {run.env_id} with this recipe: {error}") from error
     # After PPO has seeded them with seed + i: far from the small seeds that people evaluate on,
     # and for every run another stretch.
@@ -253,10 +258,6 @@ def _transcript(episode: Episode) -> str:
         for m in episode.info["messages"]
     ]
     return "\n\n".join([*said, f"**return** {episode.episode_return:g}"])
-
-
-def _monitored(make: Callable[[], gymnasium.Env[Any, Any]]) -> Monitor[Any, Any]:
-    return Monitor(make())
 
 
 def _schedule(start: float, kind: str) -> float | LinearSchedule:

@@ -1,5 +1,6 @@
 """A vector of environments as stable-baselines3 takes one."""
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from stable_baselines3.common.vec_env.base_vec_env import (
 )
 
 from ..envs.vector import Vector
-from ..envs.vector.members import Info, Outcome, assign, is_wrapped
+from ..envs.vector.members import Info, Outcome, assign, attribute, has, is_wrapped
 from ..errors import UserError
 
 
@@ -26,28 +27,34 @@ class AsVecEnv(VecEnv):
     The infos of each member pass through as they are, `reward_valid` and `failure` among them,
     and say `TimeLimit.truncated` and at the end of an episode `terminal_observation`; those of
     the reset that follows are in `reset_infos`. `env_method("action_masks")` works as
-    sb3-contrib asks. Closing it closes the vector.
+    sb3-contrib asks. Closing it closes the vector. Pickled, it takes its members along as they
+    are, wherever they live, and its copy goes on from there.
 
     Args:
         vector: Resets its members in the step in which an episode ends (SAME_STEP).
+        monitor: Whether infos tell of episodes that ended what SB3's `Monitor` tells, their
+            return and length; here, so that no process of a worker has to load torch for it.
 
     Raises:
         UserError: it resets them at another time.
     """
 
-    def __init__(self, vector: Vector) -> None:
+    def __init__(self, vector: Vector, monitor: bool = False) -> None:
         if vector.autoreset_mode is not AutoresetMode.SAME_STEP:
             raise UserError("stable-baselines3 needs a vector with autoreset=SAME_STEP")
         self.vector = vector
         super().__init__(
             vector.num_envs, vector.single_observation_space, vector.single_action_space
         )
+        self._monitor, self._began = monitor, time.time()
+        self._rewards: list[list[float]] = [[] for _ in range(vector.num_envs)]
 
     def reset(self) -> VecEnvObs:
         """Begin new episodes, with the seeds and options that were set for them."""
         outcomes = self.vector.reset_members(self._seed(), [o or None for o in self._options])
         self._reset_seeds()
         self._reset_options()
+        self._rewards = [[] for _ in outcomes]
         self.reset_infos = [outcome[4] for outcome in outcomes]
         return self._observed(outcomes)
 
@@ -76,8 +83,12 @@ class AsVecEnv(VecEnv):
         return self.vector.render()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return an attribute of some members."""
-        return self.env_method(attr_name, indices=indices)
+        """Return an attribute of some members; a method is returned, not called."""
+        return [*self.vector.apply(partial(attribute, name=attr_name), self._chosen(indices))]
+
+    def has_attr(self, attr_name: str) -> bool:
+        """Tell whether all members have an attribute, which need not be one that can be sent."""
+        return all(self.vector.apply(partial(has, name=attr_name)))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of some members to one value."""
@@ -110,12 +121,22 @@ class AsVecEnv(VecEnv):
         return observed
 
     def _told(self, index: int, outcome: Outcome) -> Info:
-        _, _, terminated, truncated, info, final = outcome
-        told = {"TimeLimit.truncated": bool(truncated and not terminated)}
+        _, reward, terminated, truncated, info, final = outcome
+        told: Info = {"TimeLimit.truncated": bool(truncated and not terminated)}
+        if self._monitor:
+            self._rewards[index].append(float(reward))
         if final is None:
             return info | told
         self.reset_infos[index] = info
+        if self._monitor:
+            told["episode"] = self._ended(index)
         return final[1] | told | {"terminal_observation": final[0]}
+
+    def _ended(self, index: int) -> Info:
+        """Return what there is to say about an episode, in SB3's names and digits."""
+        rewards, self._rewards[index] = self._rewards[index], []
+        passed = round(time.time() - self._began, 6)
+        return {"r": round(sum(rewards), 6), "l": len(rewards), "t": passed}
 
     def _chosen(self, indices: VecEnvIndices) -> list[int]:
         return [int(i) for i in self._get_indices(indices)]

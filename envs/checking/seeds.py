@@ -28,6 +28,8 @@ _RESETS = 10
 _OPENING = 10
 """Moves after which a world that begins alike has to differ."""
 _HASH_SEEDS = ("1", "2")
+_PATIENCE = 600
+"""Seconds after which a process that plays the same seeds counts as hanging."""
 
 
 def same_seed(subject: Subject) -> Finding | None:
@@ -106,7 +108,13 @@ def _digests_elsewhere(subjects: Sequence[Subject]) -> list[list[list[str]]]:
         for hash_seed in _HASH_SEEDS
     ]  # fmt: skip
     asked = json.dumps([asdict(subject) for subject in subjects])
-    answers = [process.communicate(asked) for process in processes]
+    try:
+        answers = [process.communicate(asked, timeout=_PATIENCE) for process in processes]
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"a fresh process was not done after {_PATIENCE} s") from None
+    finally:
+        for process in processes:
+            process.kill()
     for process, (_, complaint) in zip(processes, answers, strict=True):
         if process.returncode == 1 and "unknown environment" in complaint:
             raise NotApplicable("a fresh process does not know it: give its id as module:id")

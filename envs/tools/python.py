@@ -1,5 +1,6 @@
 """The Python tool: programs of agents, run where they can do no harm."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from ...errors import UserError
@@ -58,8 +59,14 @@ def sandbox(name: str = "auto") -> Sandbox:
 
 def python_tool(place: Sandbox) -> Tool:
     """Return a tool named `python` that runs a program in a sandbox."""
+    return Tool(_Interpreter(place).python)
 
-    def python(code: str) -> str:
+
+@dataclass(frozen=True)
+class _Interpreter:
+    place: Sandbox
+
+    def python(self, code: str) -> str:
         """Run a Python program and return what it prints and its last expression's value.
 
         Args:
@@ -67,9 +74,7 @@ def python_tool(place: Sandbox) -> Tool:
         """
         if len(code) > MAX_CODE_LENGTH:
             raise ToolError(f"the program is longer than {MAX_CODE_LENGTH} characters")
-        return _shortened(place.run(code, MAX_RESULT_LENGTH + 1))
-
-    return Tool(python)
+        return _shortened(self.place.run(code, MAX_RESULT_LENGTH + 1))
 
 
 def _shortened(text: str) -> str:

@@ -29,7 +29,7 @@ from ...errors import UserError
 from .. import views
 from .batch import Batch, Batches, batch_infos
 from .jobs import Jobs
-from .members import Info, Maker, Outcome, assign, call, render
+from .members import Info, Maker, Outcome, assign, call, frozen, render, thawed
 from .mode import Mode, available_cpus, choose, measure
 from .processes import Processes
 from .seeds import EpisodeSeeds
@@ -119,7 +119,7 @@ class Vector(VectorEnv[Any, Any, NDArray[Any]]):
     ) -> None:
         n = self.num_envs = len(makers)
         seeds = EpisodeSeeds(n, group_size)
-        self.mode, self.group_size = mode, group_size
+        self.mode, self.group_size, self._num_workers = mode, group_size, num_workers
         self.autoreset_mode = AutoresetMode(autoreset)
         same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
         backend = _backend(makers, mode, same_step, num_workers)
@@ -284,6 +284,17 @@ class Vector(VectorEnv[Any, Any, NDArray[Any]]):
         indices = range(self.num_envs) if indices is None else indices
         return tuple(self._jobs.apply(indices, [function] * len(indices)))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the members as they are, and what is known of them; a copy goes on from there.
+
+        Raises:
+            AlreadyPendingCallError: a step has not been received.
+            ChildProcessError: the process of a member died, and it has not been reset since.
+        """
+        makers = [partial(thawed, raw) for raw in self.apply(frozen)]
+        settings = self.mode, self.group_size, self.autoreset_mode, self._num_workers
+        return _unpickled, (makers, settings, self._jobs.get_state(), self.spec)
+
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The generators of the members; in processes, copies of them."""
@@ -334,6 +345,18 @@ def _backend(
         case "processes":
             return Processes(makers, same_step, num_workers or available_cpus())
     raise UserError(f"unknown mode {mode!r}; the modes are: auto, sync, threads, processes")
+
+
+def _unpickled(
+    makers: Sequence[Maker], settings: tuple[Any, ...], state: dict[str, Any], spec: EnvSpec | None
+) -> Vector:
+    mode, group_size, autoreset, num_workers = settings
+    vector = Vector(
+        makers, mode, group_size=group_size, autoreset=autoreset, num_workers=num_workers
+    )
+    vector.spec = spec
+    vector._jobs.set_state(state)
+    return vector
 
 
 def _make(

@@ -13,6 +13,9 @@ from .processes import LOST
 from .seeds import EpisodeSeeds
 from .workers import Backend, Caller
 
+_STANDING = ("seen", "_over", "_started", "_seeds")
+"""What `Jobs` knows of episodes beside the jobs under way."""
+
 
 class Jobs:
     """Give members their jobs and keep account of their episodes.
@@ -106,6 +109,14 @@ class Jobs:
         for i in indices:
             self._over[i] = False
 
+    def get_state(self) -> dict[str, Any]:
+        """Return where the episodes stand, of members that have nothing to do."""
+        return {name: vars(self)[name] for name in _STANDING}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        vars(self).update(state)
+
     def close(self, patience: float | None = None) -> None:
         """End everything."""
         self.closed = True
@@ -127,6 +138,8 @@ class Jobs:
             raise ResetNeeded(
                 f"the episode of member {index} is over: reset(options={{'reset_mask': mask}})"
             )
+        if index in self._backend.lost:
+            self._seeds.recover(index)
         return index, RESET, None, self._seeds.take(index)
 
     def _run(self, jobs: Sequence[Job]) -> list[Any]:
@@ -191,11 +204,11 @@ class Jobs:
 
     def _replace(self, index: int, job: Job) -> None:
         """Do what is to be done instead of a job whose process died."""
-        self._seeds.recover(index)
         if job[1] == RESET:
-            seed = self._seeds.take(index) if job[3] is None else job[3]
+            seed = self._seeds.again(index) if job[3] is None else job[3]
             self._dispatch([(index, RESET, job[2], seed)])
             return
+        self._seeds.recover(index)
         info = {"failure": "infra", "reward_valid": False}
         if self._autoreset is AutoresetMode.SAME_STEP:
             self._owed[index] = self.seen[index], info

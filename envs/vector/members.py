@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium
 from gymnasium import spaces
+from gymnasium.vector.utils import CloudpickleWrapper
 
 STEP, RESET, APPLY = range(3)
 Job = tuple[int, int, Any, int | None]
@@ -158,6 +159,27 @@ def call(env: gymnasium.Env[Any, Any], name: str, args: Any, kwargs: Any) -> Any
     """Call a method of an environment or of a wrapper around it, or read an attribute."""
     found = env.get_wrapper_attr(name)
     return found(*args, **kwargs) if callable(found) else found
+
+
+def attribute(env: gymnasium.Env[Any, Any], name: str) -> Any:
+    """Return an attribute of an environment or of a wrapper around it; a method uncalled."""
+    return env.get_wrapper_attr(name)
+
+
+def has(env: gymnasium.Env[Any, Any], name: str) -> bool:
+    """Tell whether an environment or a wrapper around it has an attribute."""
+    return env.has_wrapper_attr(name)
+
+
+def frozen(env: gymnasium.Env[Any, Any]) -> bytes:
+    """Write an environment down, as it is in the middle of its episode."""
+    return pickle.dumps(CloudpickleWrapper(env), protocol=5)
+
+
+def thawed(raw: bytes) -> gymnasium.Env[Any, Any]:
+    """Make an environment of what was written down."""
+    env: gymnasium.Env[Any, Any] = pickle.loads(raw).fn
+    return env
 
 
 def assign(env: gymnasium.Env[Any, Any], name: str, value: Any) -> None:

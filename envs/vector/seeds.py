@@ -82,6 +82,12 @@ class EpisodeSeeds:
         if self.upcoming[index] is None and self._base[index] is not None:
             self.upcoming[index] = self._of_next(index)
 
+    def again(self, index: int) -> int | None:
+        """Return a seed for the episode that a member, whose generator is lost, was to begin."""
+        self._episode[index] -= 1
+        self.recover(index)
+        return self.take(index)
+
     def _go_on(self, indices: Sequence[int]) -> list[int | None]:
         if self._group_size > 1:
             self._draw_missing(indices)

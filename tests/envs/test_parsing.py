@@ -207,3 +207,15 @@ def test_an_argument_survives_json(query: str) -> None:
     parsed = parse(as_json("search", {"query": query}), TOOLS)
     # An end tag inside a string ends the call: a template writes it no other way.
     assert "</tool_call>" in query or parsed == call("search", query=query)
+
+
+@pytest.mark.parametrize("name", ["getWeather", "read-file", "a.b", "Weather"])
+@pytest.mark.parametrize("form", ["<{0}>Rome</{0}>", "```{0}\nRome\n```"])
+def test_names_as_other_people_give_them(name: str, form: str) -> None:
+    def ask(city: str) -> str:
+        return city
+
+    ask.__name__ = name
+    call = parse(form.format(name), {name: Tool(ask)})
+    assert isinstance(call, ToolCall)
+    assert call.arguments == {"city": "Rome"}

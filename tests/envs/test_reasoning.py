@@ -227,9 +227,9 @@ def test_the_same_tasks_in_every_process() -> None:
 
 
 def test_with_python_the_agent_may_compute() -> None:
-    env = Reasoning("count_primes", python=True)
+    env = Reasoning("count_primes", python="auto")
     _, info = env.reset(seed=0)
-    assert info["sandbox"] == "monty"
+    assert info["python"] == "monty"
     assert [tool["function"]["name"] for tool in info["tools"]] == ["python"]
     assert "<python>" in info["messages"][0]["content"]
     said, _, terminated, _, info = env.step("<python>print(6 * 7)</python>")
@@ -258,9 +258,9 @@ def test_mistakes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="unknown split"):
         Reasoning("gcd", split="dev")
     with pytest.raises(UserError, match="unknown sandbox"):
-        Reasoning("gcd", python=True, sandbox="playpen")
+        Reasoning("gcd", python="playpen")
     monkeypatch.setattr(reasoning, "NAMES", ("syllogism",))
-    with pytest.raises(UserError, match="fewer than 6 different answers"):
+    with pytest.raises(UserError, match="fewer than 8 different answers"):
         Reasoning("syllogism").reset(seed=0)
 
 

@@ -255,3 +255,19 @@ def test_playing_loads_neither_numba_nor_sacrebleu() -> None:
         "assert not {'numba', 'sacrebleu'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "same"),
+    [
+        ("9007199254740993", "9007199254740992", False),
+        ("9007199254740992.0", "9007199254740992", True),
+        ("Nan", "Nan", True),
+        ("nan", "Nan", True),
+        ("1e999", "Infinity", False),
+        ("infinity", "Infinity", True),
+        ("1e999999999999", "7", False),
+    ],
+)
+def test_no_number_is_infinite_or_rounded(answer: str, truth: str, same: bool) -> None:
+    assert is_same(answer, truth) is same

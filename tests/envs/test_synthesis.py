@@ -85,7 +85,7 @@ def test_splits_share_no_function(level):
         seen[split] = set()
         for seed in range(70):
             env.reset(seed=seed)
-            seen[split] |= {p.behaviour for p in env._programs.values()}
+            seen[split] |= {p.behaviour for p in env._similar(env._shape())}
     assert all(len(behaviours) > 300 for behaviours in seen.values())
     assert not seen["train"] & seen["test"]
     assert not seen["train"] & seen["validation"]
@@ -199,7 +199,8 @@ def test_what_is_not_the_function_is_wrong(env, python, attempt):
     env = Synthesis("test", "composition", python=python)
     env.reset(seed=1)
     _, reward, terminated, truncated, info = env.step(f"<answer>{WRONG[attempt]}</answer>")
-    assert (reward, terminated, truncated, info["failure"]) == (0, True, False, None)
+    failure = "timeout" if attempt in ("never begins", "never ends") else None
+    assert (reward, terminated, truncated, info["failure"]) == (0, True, False, failure)
 
 
 @pytest.mark.parametrize("fake", ["{} == 1", "float({})", "bool({})", "[{}]", "str({})"])
@@ -242,3 +243,19 @@ def test_the_same_seed_is_the_same_task(seed):
     first, second = env.reset(seed=seed), other.reset(seed=seed)
     assert first == second
     assert env.task.tests == other.task.tests
+
+
+def test_an_answer_that_does_not_end_is_a_time_out():
+    env = Synthesis()
+    env.reset(seed=0)
+    _, reward, over, cut, info = env.step("<answer>def f(x):\n    while True: pass</answer>")
+    assert (reward, over, cut, info["failure"]) == (0.0, True, False, "timeout")
+
+
+def test_a_right_answer_may_print():
+    env = Synthesis()
+    env.reset(seed=0)
+    env.step(env.solution())
+    answer = env.solution().replace("<answer>", "<answer>print('x' * 11_000)\n")
+    answer = answer.replace("def f(x):\n", "def f(x):\n    print('y' * 3_000)\n")
+    assert env.step(answer)[1] == 1.0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from palaestra import assets
 from palaestra.envs.calculator import Calculator
 from palaestra.envs.capitals import Capitals
-from palaestra.envs.speech import CHARSET, MAX_ACTION_LENGTH, harmless
+from palaestra.envs.speech import CHARSET, MAX_ACTION_LENGTH, _harmless_inside, harmless
 from palaestra.envs.text import Task, TextEnv
 from palaestra.envs.tools import Tool, ToolError, ToolTimeout
 from palaestra.errors import UserError
@@ -458,3 +458,20 @@ def test_levels() -> None:
         Calculator(level="four-step")
     with pytest.raises(UserError, match="it has no levels"):
         Parrot(level="hard")
+
+
+def test_markers_deep_inside_arguments_become_text() -> None:
+    marker = "<|im_start|>system"
+    inside = {"place": {"city": [marker, 1, {marker: None}]}, "plain": "x"}
+    shown = _harmless_inside(inside, {})
+    assert "<|" not in json.dumps(shown)
+    assert (shown["plain"], shown["place"]["city"][1]) == ("x", 1)
+    assert inside["place"]["city"][0] == marker
+
+
+def test_facts_of_one_task_are_no_facts_of_another() -> None:
+    first, second = Calculator(), Calculator()
+    first.reset(seed=0)
+    first.task.facts["leak"] = 1
+    assert "leak" not in second.reset(seed=0)[1]
+    assert "leak" not in first.reset()[1]

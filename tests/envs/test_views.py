@@ -10,6 +10,7 @@ import palaestra.envs  # noqa: F401
 import pytest
 from gymnasium import spaces
 from numpy.typing import NDArray
+from palaestra.envs import views
 from palaestra.envs.capitals import Capitals
 from palaestra.envs.views import AsChoices, AsText, Revealed, find_spec, make, splits_of
 from palaestra.errors import UserError
@@ -86,7 +87,7 @@ def test_where_room_lacks_old_messages_are_left_out() -> None:
     for room, left_out in ((size, 0), (size - 1, 1)):
         row, said = after_one_call(room)
         shown = [json.loads(line) for line in decoded(row).split("\n")]
-        assert shown == said[:1] + said[1 + left_out :]
+        assert shown == said[:2] + said[2 + left_out :]
 
 
 def test_a_dialogue_is_readable_however_little_room_there_is() -> None:
@@ -349,3 +350,62 @@ def test_play_goes_on_from_a_snapshot_in_every_view(view: Any) -> None:
         again.get_wrapper_attr("set_state")(pickle.loads(pickle.dumps(state)))
         played = [again.step(again.get_wrapper_attr("solution")()) for _ in range(2)]
         assert repr(played) == repr(expected)
+
+
+def test_the_question_is_seen_to_the_end_of_a_long_dialogue() -> None:
+    env = make("palaestra/Factbook-multi-hop-v0", "array", split="test")
+    for seed in range(5):
+        observation, info = env.reset(seed=seed)
+        question, over = info["messages"][1]["content"], False
+        while not over:
+            said = [json.loads(line) for line in decoded(observation["dialogue"]).split("\n")]
+            assert question in [message["content"] for message in said]
+            observation, _, over, _, info = env.step(env.get_wrapper_attr("solution")())
+
+
+@pytest.mark.parametrize("room", [200, 500, 800, 2048])
+def test_where_room_lacks_the_question_stays_longest(room: int) -> None:
+    messages = [
+        {"role": role, "content": letter * 700}
+        for role, letter in (("system", "s"), ("user", "q"), ("assistant", "a"), ("tool", "é"))
+    ]
+    shown = views._render(messages, room)
+    assert len(shown.encode()) <= room
+    kept = {m["content"][:1]: len(m["content"]) for m in map(json.loads, shown.split("\n"))}
+    assert kept.get("q", 0) >= min(700, room - 160)
+    assert "a" not in kept
+
+
+class Faulty(gymnasium.Env[NDArray[Any], int]):
+    """A world of arrays whose machinery fails in the second step."""
+
+    observation_space, action_space = spaces.Box(0, 1, (1,)), spaces.Discrete(2)
+    instructions, action_words = "Go.", ("left", "right")
+    spec = gymnasium.envs.registration.EnvSpec("Faulty-v0", reward_threshold=0.2)
+
+    def reset(self, **kwargs: Any) -> tuple[NDArray[Any], dict[str, Any]]:
+        super().reset(**kwargs)
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        broken = {"failure": "infra", "reward_valid": False} if action == 1 else {}
+        return np.zeros(1, np.float32), 0.25 * (action == 0), True, False, broken
+
+    def describe(self, observation: NDArray[Any]) -> str:
+        return "Here."
+
+
+def test_in_words_an_infra_failure_of_a_world_of_arrays_stays_one() -> None:
+    env = AsText(Faulty())
+    env.reset()
+    info = env.step("right")[4]
+    assert (info["failure"], info["reward_valid"]) == ("infra", False)
+
+
+def test_what_was_not_understood_costs_reward_and_not_success() -> None:
+    env = AsText(Faulty())
+    env.reset()
+    assert [env.step("Hm.")[1] for _ in range(2)] == [-0.1, -0.1]
+    assert env.step("left")[4]["success"] is True

@@ -3,20 +3,27 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from palaestra.agents.ppo import policy_hash
+from palaestra.envs import views
 from palaestra.envs.tools import Tool
 from palaestra.errors import UserError
-from palaestra.train.buffers import MaskedDictRolloutBuffer
+from palaestra.train.buffers import MaskedDictRolloutBuffer, MaskInfra
 from palaestra.train.recipe import Recipe, load_recipe
 from palaestra.train.records import Record, read_records
 from palaestra.train.training import Run, build, train
+from palaestra.train.vec_env import AsVecEnv
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 CARTPOLE, CALCULATOR = "palaestra/CartPole-v1", "palaestra/Calculator-v0"
@@ -170,6 +177,63 @@ def test_tensorboard_shows_the_run(whole: Any) -> None:
         assert "**return**" in text
         mean = sum(r.episode_return for r in validation(run)[-1:])
         assert found.Scalars("validation/return")[-1].value == pytest.approx(mean)
+
+
+# Where the environments live
+
+
+def in_mode(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """Let the measurement say that steps suit a mode."""
+    monkeypatch.setattr("palaestra.envs.vector.choose", lambda *_: (mode, 2))
+
+
+@pytest.mark.parametrize("mode", ["threads", "processes"])
+def test_in_threads_and_processes_a_run_ends_in_the_same_weights_also_when_it_was_stopped(
+    whole: Any, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, expected = whole
+    run = replace(run, folder=tmp_path)
+    in_mode(monkeypatch, mode)
+    every = run.recipe.checkpoint_every
+
+    def stop(step: int) -> None:
+        if step > every:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(run, device="cpu", tell=stop)
+    assert nobody_works()
+    next_second()
+    model = train(run, resume=True, device="cpu")
+    assert isinstance(model.env, AsVecEnv)
+    assert model.env.vector.mode == mode
+    assert policy_hash(model) == expected
+    assert nobody_works()
+
+
+def nobody_works() -> bool:
+    """Tell whether all threads and processes of vectors are gone."""
+    children = psutil.Process().children(recursive=True)
+    lines = [" ".join(p.cmdline()) for p in children if p.is_running()]
+    threads = [t for t in threading.enumerate() if t.name.startswith("vector-")]
+    return not threads and not [line for line in lines if "live(" in line]
+
+
+def test_it_learns_what_it_learns_from_the_environments_of_sb3(whole: Any) -> None:
+    run, expected = whole
+    model = build(run, "cpu")
+    split = "train" if run.env_id == CALCULATOR else None
+    make = partial(views.make, run.env_id, "array", split=split)
+    dummy = DummyVecEnv([lambda: Monitor(make())] * run.recipe.n_envs)
+    dummy.seed(model.env._seeds[0])  # type: ignore[union-attr]
+    model.set_env(dummy)
+    model.learn(run.recipe.total_steps, callback=MaskInfra())
+    assert policy_hash(model) == expected
+    told = [(e["r"], e["l"]) for e in model.ep_info_buffer or ()]
+    again = build(run, "cpu")
+    again.learn(run.recipe.total_steps, callback=MaskInfra())
+    assert told == [(e["r"], e["l"]) for e in again.ep_info_buffer or ()]
+    assert told
 
 
 # One seed, one run

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -72,11 +73,63 @@ def test_members_are_reached(mode: Any) -> None:
         assert ours.get_attr("split", indices=[0, 2]) == ["train", "train"]
         ours.set_attr("mood", "calm", indices=1)
         assert ours.get_attr("mood", indices=1) == ["calm"]
+        assert ours.get_attr("action_masks")[0]().shape == (6,), "a method is not called"
+        assert ours.has_attr("action_masks")
         assert ours.has_attr("split")
         assert not ours.has_attr("nothing_of_the_kind")
         assert ours.env_is_wrapped(Monitor) == [True] * 3
         assert ours.env_is_wrapped(views.AsText) == [False] * 3
         assert list(ours.get_images()) == [None] * 3
+
+
+class Opening(gymnasium.Env[Any, Any]):
+    """Has a method that notes that it was called, and nothing that can be sent of it."""
+
+    def __init__(self) -> None:
+        self.observation_space = gymnasium.spaces.Box(0, 1, (1,))
+        self.action_space = gymnasium.spaces.Discrete(2)
+        self.render_mode = None
+        self.calls = 0
+        self.lock = threading.Lock()
+
+    def open(self, times: int = 1) -> int:
+        self.calls += times
+        return self.calls
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_asking_for_a_method_does_not_call_it(mode: Any) -> None:
+    with closing(AsVecEnv(Vector([Opening] * 2, mode, autoreset="SameStep"))) as ours:
+        assert ours.has_attr("open")
+        if mode != "processes":  # which cannot send the world that the method belongs to
+            assert [method() for method in ours.get_attr("open", indices=0)] == [1]
+            ours.env_method("open", times=-1, indices=0)
+        assert ours.get_attr("calls") == [0, 0]
+        assert ours.env_method("open", 2, indices=1) == [2]
+        assert ours.get_attr("calls") == [0, 2]
+        with pytest.raises(AttributeError):
+            ours.get_attr("nothing_of_the_kind")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_episodes_are_told_as_by_sb3s_monitor(mode: Any) -> None:
+    dummy = DummyVecEnv([partial(monitored, WORLDS[1])] * 3)
+    make = partial(views.make, WORLDS[1], "array")
+    vector = Vector([make] * 3, mode, autoreset="SameStep", num_workers=2)
+    with closing(AsVecEnv(vector, monitor=True)) as ours:
+        rng = np.random.default_rng(0)
+        for seed in (3, 4):  # the second reset cuts episodes off
+            ours.seed(seed)
+            dummy.seed(seed)
+            ours.reset()
+            dummy.reset()
+            told = 0
+            for _ in range(31):
+                actions = rng.integers(3, size=3)
+                mine, its = ours.step(actions), dummy.step(actions)
+                assert same(mine, its)
+                told += sum("episode" in info for info in mine[3])
+            assert told > 2
 
 
 def test_ppo_learns_the_same() -> None:

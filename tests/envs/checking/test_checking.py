@@ -11,8 +11,7 @@ from pathlib import Path
 import gymnasium
 import pytest
 from palaestra.envs import checking
-from palaestra.envs.checking import hostile
-from palaestra.envs.checking import CHECKS, Result, check, run
+from palaestra.envs.checking import CHECKS, Result, check, hostile, run
 from palaestra.envs.checking.playing import difference, packed
 from palaestra.envs.checking.subject import Subject
 from palaestra.errors import UserError

@@ -1,5 +1,6 @@
 """Functions whose work ends when their time is over."""
 
+import importlib
 import os
 import pickle
 import subprocess
@@ -7,11 +8,13 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from palaestra.envs.tools import Tool, ToolError, ToolTimeout
+from palaestra.envs.tools import Tool, ToolError, ToolTimeout, killable
 from palaestra.envs.tools.killable import Killable, Late
 
 
@@ -91,6 +94,50 @@ def test_a_minute_of_work_ends_after_a_second(what: str) -> None:
     assert time.monotonic() - start < 1.5
     assert descendants() <= before
     assert threading.active_count() == threads
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A module that takes a second to import."""
+    (tmp_path / "slow_to_import.py").write_text(
+        "import time\ntime.sleep(1)\n\n\ndef wait(seconds):\n    time.sleep(seconds)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("slow_to_import")
+    del sys.modules["slow_to_import"]
+
+
+def test_the_start_of_the_process_is_not_counted(slow: Any) -> None:
+    call = Killable(slow.wait, 0.2)
+    for _ in range(2):
+        call(seconds=0.0)
+        begun = time.monotonic()
+        with pytest.raises(Late):
+            call(seconds=60.0)
+        assert time.monotonic() - begun < 0.7
+    call.close()
+
+
+def test_a_start_that_takes_for_ever_is_no_fault_of_the_call(
+    slow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = descendants()
+    monkeypatch.setattr(killable, "_START", 0.3)
+    begun = time.monotonic()
+    with pytest.raises(ChildProcessError, match=r"did not start within 0\.3 s"):
+        Killable(slow.wait, 5.0)(seconds=0.0)
+    assert time.monotonic() - begun < 0.8
+    assert descendants() <= before
+
+
+@pytest.mark.parametrize("module", ["__main__", "__mp_main__"])
+def test_a_function_of_the_program_itself_is_refused(module: str) -> None:
+    def lost() -> None: ...
+
+    lost.__module__ = module
+    for function in (lost, partial(lost)):
+        with pytest.raises(ValueError, match="define it in a module"):
+            Killable(function, 1.0)
 
 
 def test_two_hundred_late_calls_leave_nothing_behind() -> None:

@@ -202,20 +202,69 @@ def test_names_of_arguments_may_be_any() -> None:
 # Time-outs, crashes, ends
 
 
+def sleepers() -> set[int]:
+    """Processes that a tool which sleeps has started."""
+    running = psutil.Process().children(recursive=True)
+    return {one.pid for one in running if "sleep" in one.name()}
+
+
 def test_a_late_call_ends_with_its_process() -> None:
     before, running = children(), threads()
     with McpTools(COMMAND, timeout=0.3) as tools:
-        tools.call("add", first=1, second=1)
         for _ in range(2):
             tools.call("add", first=1, second=1)  # a new process does not start in the limit
+            server = children() - before
             begun = time.monotonic()
             with pytest.raises(ToolTimeout, match=r"longer than 0\.3 s"):
                 tools.call("misbehave", how="sleep")
             assert time.monotonic() - begun < 0.8
-            assert settled(children, before)
+            assert settled(lambda: (children() & server) | sleepers(), set())
         assert tools.call("add", first=1, second=1) == "2"
     assert settled(children, before)
     assert settled(threads, running)
+
+
+def test_the_next_server_starts_before_the_next_call() -> None:
+    with McpTools(COMMAND, timeout=1.0) as tools:
+        tools.call("add", first=1, second=1)
+        for how, error in (("sleep", ToolTimeout), ("die", ConnectionError)):
+            with pytest.raises(error):
+                tools.call("misbehave", how=how)
+            time.sleep(4)
+            begun = time.monotonic()
+            assert tools.call("add", first=1, second=1) == "2"
+            assert time.monotonic() - begun < 0.3
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05, 0.3])
+def test_a_server_that_is_still_starting_is_ended_too(pause: float) -> None:
+    before, running = children(), threads()
+    for end in (McpTools.close, lambda _: None):
+        tools = McpTools(COMMAND, timeout=0.1)
+        with pytest.raises(ToolTimeout):
+            tools.call("misbehave", how="sleep")
+        time.sleep(pause)
+        end(tools)
+        del tools
+        assert settled(children, before)
+        assert settled(threads, running)
+
+
+def test_a_server_that_cannot_start_again_is_no_fault_of_the_agent(tmp_path: Path) -> None:
+    """It starts once, sleeps at the second start, and works from the third on."""
+    starts = tmp_path / "starts"
+    code = (
+        f"import time; starts = open({str(starts)!r}, 'a+'); starts.write('x'); starts.flush(); "
+        f"starts.seek(0); time.sleep(60 if starts.read() == 'xx' else 0); {COMMAND[2]}"
+    )
+    with McpTools([COMMAND[0], "-c", code], timeout=0.3, start_timeout=8) as tools:
+        with pytest.raises(ToolTimeout):
+            tools.call("misbehave", how="sleep")
+        tools._start_timeout = 0.5
+        with pytest.raises(ConnectionError, match="cannot be started"):
+            tools.call("add", first=1, second=1)
+        tools._start_timeout = 8
+        assert tools.call("add", first=1, second=1) == "2"
 
 
 def test_a_server_that_dies_is_started_again() -> None:
@@ -287,13 +336,73 @@ def test_asynchronous_work_in_this_process_is_cancelled() -> None:
     assert settled(threads, running)
 
 
-def test_blocking_work_in_this_process_is_called_what_it_is() -> None:
-    server = Server("stuck", on_list_tools=listing({"type": "object"}), on_call_tool=block)
+def napping() -> Any:
+    """Return a server whose tool sleeps in a thread, as others write it."""
+    server: Any = MCPServer("naps")
+
+    @server.tool()
+    def odd(seconds: float = 2.0) -> str:
+        """Sleep."""
+        time.sleep(seconds)
+        return "slept"
+
+    return server
+
+
+def blocking() -> Any:
+    return Server("stuck", on_list_tools=listing({"type": "object"}), on_call_tool=block)
+
+
+@pytest.mark.parametrize("server", [blocking, napping])
+def test_blocking_work_in_this_process_is_late_and_bounded(server: Any) -> None:
     running = threads()
-    with McpTools(server, timeout=0.1) as tools:
-        with pytest.raises(ConnectionError, match="serve it from a command"):
+    with McpTools(server(), timeout=0.1) as tools:
+        for _ in range(4):
+            begun = time.monotonic()
+            with pytest.raises(ToolTimeout, match=r"longer than 0\.1 s"):
+                tools.call("odd")
+            assert time.monotonic() - begun < 0.7
+        left = threads() - running
+        for _ in range(3):
+            with pytest.raises(ConnectionError, match="serve it from a command"):
+                tools.call("odd")
+        assert threads() <= running | left
+        assert settled(threads, running)  # once the work is done
+        with pytest.raises(ToolTimeout):
             tools.call("odd")
-        assert set(tools.tools) == {"odd"}
+    assert settled(threads, running)
+
+
+def test_a_late_tool_of_a_thread_leaves_the_others_their_server() -> None:
+    running = threads()
+    with McpTools(napping(), timeout=0.3) as tools:
+        with pytest.raises(ToolTimeout):
+            tools.call("odd")
+        assert tools.call("odd", seconds=0.0) == "slept"
+    assert settled(threads, running)
+
+
+def test_what_waits_for_its_turn_in_vain_is_never_run() -> None:
+    done: list[int] = []
+
+    def note(number: int) -> str:
+        """Note a number.
+
+        Args:
+            number: Which one.
+        """
+        time.sleep(1.0 if number == 0 else 0.0)
+        done.append(number)
+        return str(number)
+
+    running = threads()
+    with McpTools(serve([Tool(note)]), timeout=0.1) as tools:
+        for number in range(3):
+            with pytest.raises(ToolTimeout):
+                tools.call("note", number=number)
+        assert settled(threads, running | {t for t in threads() if t.name == "palaestra-mcp"})
+        assert tools.call("note", number=7) == "7"
+    assert done == [0, 7]
     assert settled(threads, running)
 
 

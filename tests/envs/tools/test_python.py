@@ -9,8 +9,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from palaestra.envs.tools import bubblewrap, monty
-from palaestra.envs.tools import ToolError, ToolTimeout
+from palaestra.envs.tools import ToolError, ToolTimeout, bubblewrap, monty
 from palaestra.envs.tools.bubblewrap import Bubblewrap
 from palaestra.envs.tools.monty import Monty
 from palaestra.envs.tools.python import MAX_CODE_LENGTH, MAX_RESULT_LENGTH, python_tool, sandbox

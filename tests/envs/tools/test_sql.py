@@ -3,12 +3,15 @@
 import hashlib
 import itertools
 import json
+import os
 import pickle
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -286,6 +289,24 @@ def test_a_broken_file_is_no_fault_of_the_query(broken: ReadOnlyDatabase) -> Non
         broken.query("SELECT sum(population) FROM cities")
 
 
+class Full:
+    """A connection that finds no room for what it writes to the side."""
+
+    def set_progress_handler(self, *_: object) -> None: ...
+
+    def execute(self, _: str) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+
+def test_a_full_disk_is_no_fault_of_the_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = ReadOnlyDatabase(Capitals.database_path())
+    monkeypatch.setattr(database, "_connection", Full())
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        database.query("SELECT name FROM cities ORDER BY name")
+
+
 def assert_infra(step: tuple[str, float, bool, bool, dict[str, object]]) -> None:
     said, reward, terminated, truncated, info = step
     assert (reward, terminated, truncated) == (0.0, False, True)
@@ -329,6 +350,44 @@ def test_a_copy_works_like_the_original(database: ReadOnlyDatabase) -> None:
     assert copy.query(query) == database.query(query)
     with pytest.raises(ToolError):
         copy.query("DELETE FROM cities")
+
+
+def test_many_databases_share_one_process(database: ReadOnlyDatabase, tmp_path: Path) -> None:
+    def processes() -> int:
+        return len(psutil.Process().children(recursive=True))
+
+    query = "SELECT 1 UNION SELECT 2 UNION SELECT count(*) FROM countries"
+    assert database.query(query) == "1\n2\n252"
+    before = processes()
+    for _ in range(3):
+        assert ReadOnlyDatabase(Capitals.database_path()).query(query) == "1\n2\n252"
+    other = tmp_path / "other.sqlite"
+    with sqlite3.connect(other) as made:
+        made.execute("CREATE TABLE countries (name)")
+    made.close()
+    assert ReadOnlyDatabase(other).query(query) == "0\n1\n2"
+    assert processes() == before
+
+
+def test_a_file_that_takes_the_place_of_another_is_read(tmp_path: Path) -> None:
+    query = "SELECT 1 UNION SELECT 2 UNION SELECT count(*) FROM countries"
+    path = tmp_path / "countries.sqlite"
+    with sqlite3.connect(path) as made:
+        made.execute("CREATE TABLE countries (name)")
+    made.close()
+    assert ReadOnlyDatabase(path).query(query) == "0\n1\n2"
+    shutil.copy(Capitals.database_path(), tmp_path / "new")
+    os.replace(tmp_path / "new", path)
+    assert ReadOnlyDatabase(path).query(query) == "1\n2\n252"
+
+
+def test_a_file_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(Capitals.database_path(), tmp_path / "countries.sqlite")
+    monkeypatch.chdir(tmp_path)
+    here = ReadOnlyDatabase(Path("countries.sqlite"))
+    monkeypatch.chdir(tmp_path.parent)
+    for found in (here, pickle.loads(pickle.dumps(here))):
+        assert found.query("SELECT 1 UNION SELECT 2 UNION SELECT 3") == "1\n2\n3"
 
 
 def test_queries_are_the_same_whatever_came_before(database: ReadOnlyDatabase) -> None:
