@@ -49,6 +49,8 @@ class Tool:
     def __post_init__(self) -> None:
         if self.timeout is not None and not 0 < self.timeout < math.inf:
             raise ValueError(f"a time-out is a number of seconds above 0, not {self.timeout}")
+        if self.timeout:
+            _ = self._run  # refuses a function that another process could not find
 
     def call(self, arguments: dict[str, Any]) -> str:
         """Run the tool with arguments that `check` let pass.

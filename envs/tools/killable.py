@@ -10,11 +10,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-_GRACE = 0.4
-"""Seconds that a new process may spend on its start before they count."""
+_START = 60.0
+"""Seconds that the start of a process may take, imports included; no call is charged for them."""
 
 
 class Late(Exception):
@@ -24,16 +25,25 @@ class Late(Exception):
 class Killable:
     """A function whose work ends when its time is over, whatever it does.
 
-    The process is started at the first call, serves all that follow, and is killed with every
-    process that it started itself when one is late; the next call starts another. Calls from
-    several threads have a process each. None is left when the object is gone.
+    The process is started at the first call, serves all that follow, and is killed when one is
+    late; the next call starts another. What it starts itself is of its process group and killed
+    with it, unless it asks for a session or a group of its own: that is for the function to end.
+    Calls from several threads have a process each. None is left when the object is gone.
 
     Args:
         function: Importable by its module and name, as `pickle` asks.
-        seconds: What a call may take.
+        seconds: What a call may take, beside the start of its process.
+
+    Raises:
+        ValueError: the function is defined in the program itself, which cannot be imported.
     """
 
     def __init__(self, function: Callable[..., Any], seconds: float) -> None:
+        if _module_of(function) in ("__main__", "__mp_main__"):
+            raise ValueError(
+                f"{function!r} cannot run in a process of its own, for it is part of the program "
+                "that was started: define it in a module that can be imported"
+            )
         self.function, self.seconds = function, seconds
         self._forget()
 
@@ -42,12 +52,12 @@ class Killable:
 
         Raises:
             Late: it was not done in time.
-            ChildProcessError: its process died.
+            ChildProcessError: its process died or did not start.
         """
-        called = time.monotonic()
         worker = self._take()
         try:
-            done, result = worker.run(arguments, called, self.seconds)
+            worker.start()
+            done, result = worker.run(arguments, self.seconds)
         except BaseException:
             worker.kill()
             raise
@@ -77,6 +87,12 @@ class Killable:
         weakref.finalize(self, _kill_all, self._idle)
 
 
+def _module_of(function: Callable[..., Any]) -> str | None:
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(function, "__module__", None)
+
+
 def _kill_all(workers: "list[_Worker]") -> None:
     while workers:
         workers.pop().kill()
@@ -104,22 +120,34 @@ class _Worker:
         self._pipe.send_bytes(order)
         self._ready = False
 
-    def run(self, arguments: dict[str, Any], called: float, seconds: float) -> tuple[bool, Any]:
+    def start(self) -> None:
+        """Wait until the process has imported the function."""
+        if not self._ready:
+            self._ready = self._receive(_START)
+        if not self._ready:
+            raise ChildProcessError(f"the process of the tool did not start within {_START:g} s")
+
+    def run(self, arguments: dict[str, Any], seconds: float) -> tuple[bool, Any]:
         """Return whether the function came to an end, and its result or exception."""
+        called = time.monotonic()
         try:
             self._pipe.send(arguments)
-            if not self._ready and self._pipe.poll(_GRACE + seconds):
-                self._ready = self._pipe.recv()
-                called = min(time.monotonic(), called + _GRACE)
-            if not self._ready or not self._pipe.poll(max(called + seconds - time.monotonic(), 0)):
-                raise Late
-            answer: tuple[bool, Any] = self._pipe.recv()
-        except (EOFError, ConnectionError):
-            raise ChildProcessError("the process of the tool died") from None
+        except ConnectionError:
+            raise _died() from None
+        answer: tuple[bool, Any] | None = self._receive(called + seconds - time.monotonic())
+        if answer is None:
+            raise Late
         return answer
 
+    def _receive(self, seconds: float) -> Any:
+        """Return what the process says, or None if it says nothing in time."""
+        try:
+            return self._pipe.recv() if self._pipe.poll(max(seconds, 0)) else None
+        except (EOFError, ConnectionError):
+            raise _died() from None
+
     def kill(self) -> None:
-        """End the process and all that it started."""
+        """End the process and its group."""
         if self._owner == os.getpid():
             try:
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -127,6 +155,10 @@ class _Worker:
                 self._process.kill()
             self._process.wait()
         self._pipe.close()
+
+
+def _died() -> ChildProcessError:
+    return ChildProcessError("the process of the tool died")
 
 
 def _serve(descriptor: int, parent: int) -> None:

@@ -30,6 +30,8 @@ except ImportError as error:
 T = TypeVar("T")
 _MOST_PAGES = 100
 """Pages of a list of tools that are read; a server could go on for ever."""
+_MOST_ABANDONED = 4
+"""Threads that may be busy with late calls which cannot be ended."""
 FAILURE = "palaestra/failure"
 """Where a result of ours says which failure it is; other clients see an error like any other."""
 
@@ -38,10 +40,15 @@ class McpTools:
     """The tools of an MCP server, for a text environment.
 
     The server is started at the first use. One that is a command is a process of its own: it is
-    killed, with all that it started, when a call takes too long or the connection breaks, and
-    the next call starts another. One that is an object runs in a thread of this process: there
-    a call that takes too long is cancelled, which ends asynchronous work only. Work that cannot
-    be ended is a failure of the machinery; serve it from a command.
+    killed with its process group when a call takes too long or it breaks down, and the next one
+    starts at once, in the background. A call waits for that start and is not charged for it.
+
+    Only servers from a command are ended. One that is an object runs in threads of this
+    process, which Python cannot end: a call that takes too long is cancelled, and that ends
+    asynchronous work only. Other work goes on to its own end, and the program waits for that
+    before it exits. Meanwhile calls have new threads; once four are busy with late calls,
+    further ones are a failure of the machinery, until one is done. Serve tools that may hang
+    from a command.
 
     Calls from several threads take turns.
 
@@ -57,6 +64,7 @@ class McpTools:
     """
 
     _connection: Connection | None
+    _abandoned: list[Connection]
 
     def __init__(
         self,
@@ -70,6 +78,7 @@ class McpTools:
             raise UserError(f"the command of an MCP server is a list of words, not {server!r}")
         if not (0 < timeout < float("inf") and 0 < start_timeout < float("inf")):
             raise UserError("a time-out of an MCP server is a number of seconds above 0")
+        self._is_object = isinstance(server, Server | MCPServer)
         self._server = server if isinstance(server, Server | MCPServer) else list(server)
         self._only, self._environment = only, dict(environment or {})
         self._timeout, self._start_timeout = timeout, start_timeout
@@ -99,8 +108,9 @@ class McpTools:
 
         Raises:
             ToolError: the server says that the call failed.
-            ToolTimeout: the call took too long and was ended.
-            ConnectionError: the server cannot be started, broke down, or cannot be ended.
+            ToolTimeout: the call took too long and was ended, or abandoned in this process.
+            ConnectionError: the server cannot be started, broke down, or is too busy with
+                calls that cannot be ended.
         """
 
         async def request(client: Client) -> protocol.CallToolResult:
@@ -120,7 +130,7 @@ class McpTools:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if isinstance(self._server, Server | MCPServer):
+        if self._is_object:
             raise TypeError(f"{self._name} lives in this process; only a command can be copied")
         more = self._timeout, self._start_timeout, self._only, self._environment
         return McpTools, (self._server, *more)
@@ -146,21 +156,17 @@ class McpTools:
             connection = self._connected()
             try:
                 return connection.ask(request, seconds)
-            except Late:
-                if not isinstance(self._server, Server | MCPServer):
-                    self._disconnect()
+            except (Late, Stuck) as late:
+                if not self._is_object:
+                    self._restart()
+                elif isinstance(late, Stuck):
+                    self._abandon(connection)
                 raise ToolTimeout(f"the tool took longer than {seconds:g} s") from None
-            except Stuck:
-                self._disconnect(seconds=0.0)
-                raise ConnectionError(
-                    f"a tool of {self._name} took longer than {seconds:g} s and cannot be ended "
-                    "in this process: serve it from a command"
-                ) from None
             except MCPError as error:
                 if error.code == protocol.INVALID_PARAMS:
                     raise ToolError(error.message) from None
                 if error.code == protocol.CONNECTION_CLOSED:
-                    self._disconnect()
+                    self._restart()
                 raise ConnectionError(f"{self._name} failed: {error.message}") from error
             except Exception as error:
                 self._disconnect()
@@ -169,28 +175,48 @@ class McpTools:
     def _connected(self) -> Connection:
         if self._owner != os.getpid():  # a fork has no threads: leave its parent's server alone
             self._forget()
-        if self._connection is None:
-            is_object = isinstance(self._server, Server | MCPServer)
-            target: Any = self._server if is_object else (self._server, self._environment)
-            connection = Connection(target)
-            try:
-                connection.open(self._start_timeout)
-            except Exception as error:
-                connection.close()
-                raise ConnectionError(f"{self._name} cannot be started: {error!r}") from error
-            self._connection = connection
-            self._at_the_end = weakref.finalize(self, connection.close)
-        return self._connection
+        connection = self._connection or self._start()
+        try:
+            connection.wait(self._start_timeout)
+        except Exception as error:
+            self._disconnect()
+            raise ConnectionError(f"{self._name} cannot be started: {error!r}") from error
+        return connection
 
-    def _disconnect(self, **how: Any) -> None:
+    def _start(self) -> Connection:
+        self._abandoned = [one for one in self._abandoned if one.works]
+        if len(self._abandoned) >= _MOST_ABANDONED:
+            raise ConnectionError(
+                f"{_MOST_ABANDONED} late calls of tools of {self._name} are still at work and "
+                "cannot be ended in this process: serve it from a command"
+            )
+        target: Any = self._server if self._is_object else (self._server, self._environment)
+        self._connection = connection = Connection(target)
+        self._at_the_end = weakref.finalize(self, connection.close)
+        connection.start()
+        return connection
+
+    def _restart(self) -> None:
+        """End the server and start the next one, which the next call waits for."""
+        self._disconnect()
+        self._start()
+
+    def _abandon(self, connection: Connection) -> None:
+        """Leave a server of this process to a call that cannot be ended."""
+        self._at_the_end.detach()
+        connection.abandon()
+        self._abandoned.append(connection)
+        self._connection = None
+
+    def _disconnect(self, *, in_peace: bool = False) -> None:
         if self._connection is not None and self._owner == os.getpid():
             self._at_the_end.detach()
-            self._connection.close(**how)
+            self._connection.close(in_peace=in_peace)
         self._connection = None
 
     def _forget(self) -> None:
         self._owner, self._lock = os.getpid(), threading.RLock()
-        self._connection = None
+        self._connection, self._abandoned = None, []
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import anyio
+import anyio.to_thread
 import mcp_types as protocol
 from anyio.abc import ByteReceiveStream, ByteSendStream, ObjectReceiveStream, ObjectSendStream
 from anyio.abc import Process as ServerProcess
@@ -45,11 +47,15 @@ class Connection:
         self._opened: Future[Client] = Future()
         self._thread = threading.Thread(target=self._work, name="palaestra-mcp", daemon=True)
 
-    def open(self, seconds: float) -> None:
-        """Start the server and shake hands with it; raise whatever prevents that."""
+    def start(self) -> None:
+        """Start the server and shake hands with it, in the background."""
+        self._begun = time.monotonic()
         self._thread.start()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until `start` is done, in these seconds since; raise whatever prevents that."""
         try:
-            self._opened.result(seconds)
+            self._opened.result(max(self._begun + seconds - time.monotonic(), 0))
         except TimeoutError:
             raise TimeoutError(f"no answer within {seconds:g} s") from None
 
@@ -68,14 +74,26 @@ class Connection:
             if asked.done():
                 raise
             raise Stuck from None
+        finally:
+            del asked  # else what it raised and this frame keep each other, and their callers
 
-    def close(self, *, in_peace: bool = False, seconds: float = 5 * _PATIENCE) -> None:
+    @property
+    def works(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread.is_alive()
+
+    def abandon(self) -> None:
+        """Close as soon as the work is done that cannot be ended, and do not wait for it."""
+        asyncio.run_coroutine_threadsafe(self._stop_when_idle(), self._loop)
+
+    def close(self, *, in_peace: bool = False) -> None:
         """End the server, at once or in peace, and wait for the end of the thread."""
         self._in_peace, self._closed = in_peace, True
         with contextlib.suppress(RuntimeError, AttributeError):  # it has ended, or not yet begun
             self._loop.call_soon_threadsafe(self._stop)
-        if self._thread.is_alive():
-            self._thread.join(seconds)
+        # A collector of garbage that runs in that very thread may be what calls this.
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(5 * _PATIENCE)
 
     def _work(self) -> None:
         try:
@@ -101,7 +119,14 @@ class Connection:
     async def _within(self, request: Callable[[Client], Awaitable[T]], seconds: float) -> T:
         with anyio.move_on_after(seconds):
             return await request(self._opened.result())
-        raise Late
+        with anyio.move_on_after(_PATIENCE / 2):
+            await _idle()
+            raise Late
+        raise Stuck
+
+    async def _stop_when_idle(self) -> None:
+        await _idle()
+        self._stop()
 
     @contextlib.asynccontextmanager
     async def _process(self, command: list[str], environment: dict[str, str]) -> AsyncIterator[Any]:
@@ -129,6 +154,12 @@ class Connection:
                 with anyio.CancelScope(shield=True):
                     await _end(process, self._in_peace)
                 tasks.cancel_scope.cancel()
+
+
+async def _idle() -> None:
+    """Wait for the threads of this loop, in which a server of this process does what blocks."""
+    while anyio.to_thread.current_default_thread_limiter().borrowed_tokens:
+        await anyio.sleep(0.02)
 
 
 async def _read(
@@ -167,7 +198,10 @@ def _message(line: bytes) -> SessionMessage | Exception:
 
 
 async def _end(process: ServerProcess, in_peace: bool) -> None:
-    """End a process and all that it started; in peace, it may first end by itself."""
+    """End a process and its group; in peace, it may first end by itself.
+
+    What has asked for a session or a group of its own is left.
+    """
     assert process.stdin is not None
     with contextlib.suppress(anyio.BrokenResourceError, OSError):
         await process.stdin.aclose()

@@ -9,6 +9,7 @@ from . import BadArguments, Tool, ToolError
 
 try:
     import anyio
+    import anyio.from_thread
     import anyio.to_thread
     import mcp_types as protocol
     from mcp import MCPError
@@ -19,20 +20,29 @@ try:
 except ImportError as error:
     raise UserError("tools over MCP need an extra: pip install 'palaestra[mcp]'") from error
 
+_LOOK = 0.02
+"""Seconds after which a call that waits for its turn sees whether it was called off."""
+
 
 def serve(tools: Iterable[Tool], name: str = "palaestra") -> Server[Any]:
     """Return an MCP server that offers tools, each with its own schema.
 
     An error of a tool is a result with `isError`, which a model can read; anything else that a
-    tool raises is an error of the protocol. Calls are run one after another.
+    tool raises is an error of the protocol. Calls are run one after another; one that is called
+    off before its turn has come is never run.
     """
     offered = {tool.name: tool for tool in tools}
     turn = threading.Lock()
 
     def run(tool: Tool, arguments: dict[str, Any]) -> str:
-        with turn:
+        while not turn.acquire(timeout=_LOOK):
+            anyio.from_thread.check_cancelled()
+        try:
+            anyio.from_thread.check_cancelled()
             tool.check(arguments)
             return tool.call(arguments)
+        finally:
+            turn.release()
 
     async def list_tools(*_: object) -> protocol.ListToolsResult:
         return protocol.ListToolsResult(tools=[_offer(tool) for tool in offered.values()])

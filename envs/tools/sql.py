@@ -3,7 +3,7 @@
 import re
 import sqlite3
 import time
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ _SECONDS = 1.0
 """It also ends after this time, for a step may compare long texts; two million steps of a query
 that means well take a tenth of it."""
 _SECONDS_ELSEWHERE = 0.9
-"""What a query may take that is compiled in a process of its own, whose start is not counted."""
+"""What a query may take that is compiled in another process, whose start is not counted."""
 _MAX_PLAIN_LENGTH = 500
 """Characters of a query with two SELECTs that is compiled in this process."""
 _MAX_ROWS = 10
@@ -44,6 +44,7 @@ _OUT_OF_ORDER = frozenset(
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_FULL,
     )
 )
 _LATE = "the query took too long and was ended"
@@ -59,23 +60,22 @@ class ReadOnlyDatabase:
     What is counted is the work of a compiled query. To compile one can take for ever too, for
     sqlite copies a subquery or an expression wherever its name stands, and twenty that each
     use the last one twice make a million copies. So a query that could do that is compiled and
-    run in a process of its own, which is killed when late.
+    run in another process, which is killed when late. All databases share it.
 
     Args:
         path: An sqlite file.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()
         self._connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
+            f"{self.path.as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
         )
         self._connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         self._connection.execute("PRAGMA query_only = ON")
         for limit, value in _LIMITS.items():
             self._connection.setlimit(limit, value)
         self._connection.set_authorizer(_authorize)
-        self._elsewhere = Killable(_query_here, _SECONDS_ELSEWHERE)
 
     def query(self, sql: str) -> str:
         """Run one SELECT and return its rows as text: a row a line, values separated by commas.
@@ -88,7 +88,7 @@ class ReadOnlyDatabase:
         if _is_quickly_compiled(sql):
             return self.query_here(sql)
         try:
-            return str(self._elsewhere(path=self.path, sql=sql))
+            return str(_ELSEWHERE(path=self.path, sql=sql))
         except Late:
             raise ToolTimeout(_LATE) from None
 
@@ -130,11 +130,16 @@ def _is_quickly_compiled(sql: str) -> bool:
 
 
 def _query_here(path: Path, sql: str) -> str:
-    return _opened(path).query_here(sql)
+    about = path.stat()
+    return _opened(path, about.st_ino, about.st_mtime_ns).query_here(sql)
 
 
-@cache
-def _opened(path: Path) -> ReadOnlyDatabase:
+_ELSEWHERE = Killable(_query_here, _SECONDS_ELSEWHERE)
+
+
+@lru_cache(maxsize=16)
+def _opened(path: Path, *_: int) -> ReadOnlyDatabase:
+    """Return the same connection until another file takes the place of this one."""
     return ReadOnlyDatabase(path)
 
 

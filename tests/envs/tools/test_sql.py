@@ -359,13 +359,14 @@ def test_many_databases_share_one_process(database: ReadOnlyDatabase, tmp_path: 
     query = "SELECT 1 UNION SELECT 2 UNION SELECT count(*) FROM countries"
     assert database.query(query) == "1\n2\n252"
     before = processes()
-    for _ in range(3):
-        assert ReadOnlyDatabase(Capitals.database_path()).query(query) == "1\n2\n252"
-    other = tmp_path / "other.sqlite"
-    with sqlite3.connect(other) as made:
+    others = [ReadOnlyDatabase(Capitals.database_path()) for _ in range(3)]
+    assert {other.query(query) for other in others} == {"1\n2\n252"}
+    path = tmp_path / "other.sqlite"
+    with sqlite3.connect(path) as made:
         made.execute("CREATE TABLE countries (name)")
     made.close()
-    assert ReadOnlyDatabase(other).query(query) == "0\n1\n2"
+    others.append(ReadOnlyDatabase(path))
+    assert others[-1].query(query) == "0\n1\n2"
     assert processes() == before
 
 
