@@ -205,7 +205,17 @@ class _BetweenRollouts(BaseCallback):
         if last or steps // recipe.evaluate_every != before // recipe.evaluate_every:
             self._evaluate()
         if last or steps // recipe.checkpoint_every != before // recipe.checkpoint_every:
+            self._save(last)
+
+    def _save(self, last: bool) -> None:
+        try:
             write_checkpoint(self.run.checkpoints, self._ppo, self._card())
+        except ChildProcessError as error:  # before anybody stepped it: the next step replaces it
+            if last:
+                raise UserError(
+                    f"{error}; it could not be saved, so add --resume to go on from the newest "
+                    "checkpoint"
+                ) from error
 
     def _evaluate(self) -> None:
         env_id, recipe = self.run.env_id, self.run.recipe

@@ -1,9 +1,10 @@
 """Make one batch of what the members of a vector returned, and single actions of a batch."""
 
 from collections.abc import Callable, Sequence
-from itertools import chain
+from functools import lru_cache
+from itertools import chain, compress
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -78,82 +79,130 @@ def batch_infos(infos: Sequence[Info]) -> Info:
     """Batch the infos of N members as Gymnasium does, but change no value.
 
     Each key has an array of shape (N, ...) and, under `_key`, a mask of the members that have
-    it. Numbers, or arrays of one shape, that all members have in one type become an array of
-    that type; everything else, dictionaries too, stays as it is in an array of objects.
+    it, which others may share and nobody may change. Numbers, or arrays of one shape, that all
+    members have in one type become an array of that type; everything else, dictionaries too,
+    stays as it is in an array of objects.
     """
-    where = [i for i, info in enumerate(infos) if info]
-    filled = infos if len(where) == len(infos) else [infos[i] for i in where]
+    where = None if all(infos) else tuple([i for i, info in enumerate(infos) if info])
+    return _batch_some(infos if where is None else [infos[i] for i in where], where, len(infos))
+
+
+def _batch_some(filled: Sequence[Info], where: tuple[int, ...] | None, count: int) -> Info:
+    """Batch the infos of some members, or of all, which are not empty."""
     if len(set(map(len, filled))) == 1:  # the usual case: whoever has keys has the same
         try:
-            keys = [*filled[0]]
-            pick = itemgetter(*keys, keys[0])  # of two keys at least, so that it gives a tuple
-            columns = [*zip(*map(pick, filled), strict=True)]
+            return _alike(filled, where, count)
         except KeyError:
             pass
-        else:
-            return _masked(keys, columns, where, len(infos))
     batch: Info = {}
+    numbers = range(count) if where is None else where
     for key in dict.fromkeys(key for info in filled for key in info):
-        where = [i for i, info in enumerate(infos) if key in info]
-        batch |= _masked([key], [[infos[i][key] for i in where]], where, len(infos))
+        having = [
+            (i, {key: info[key]}) for i, info in zip(numbers, filled, strict=True) if key in info
+        ]
+        its, single = zip(*having, strict=True)
+        batch |= _alike(single, None if len(its) == count else its, count)
     return batch
 
 
-def _masked(
-    keys: Sequence[str], columns: Sequence[Sequence[Any]], where: list[int], count: int
-) -> Info:
-    """Make arrays of columns, and say which members they are of.
+class _Layout(NamedTuple):
+    """Where the values of an info go."""
 
-    Columns of objects are rows of one table, and all share one mask, which nobody may change:
-    each array costs as much time as a third of a step.
-    """
-    mask_N = np.zeros(count, np.bool_)
-    mask_N[where] = True
-    mask_N.flags.writeable = False
-    batch: Info = dict.fromkeys(map("_{}".format, keys), mask_N)
-    names, objects = [], []
-    for key, values in zip(keys, columns, strict=False):
-        dtype = _type_of(values)
-        if dtype is _OBJECT:
-            names.append(key)
-            objects.append(values)
-        else:
-            batch[key] = _column(values, dtype, where, count)
-    flat = np.fromiter(chain.from_iterable(objects), _OBJECT, len(names) * len(where))
-    table = flat.reshape(len(names), len(where))
-    if len(where) < count:
-        found, table = table, np.empty((len(names), count), _OBJECT)  # which NumPy fills with None
-        table[:, where] = found
-    batch.update(zip(names, table, strict=True))
-    return batch
+    masks: tuple[str, ...]
+    """Names of the masks."""
+    objects: tuple[str, ...]
+    """Keys whose columns are of objects for certain."""
+    pick: Callable[[Info], Sequence[Any]]
+    """Returns the values of these keys."""
+    others: tuple[str, ...]
+    """Keys whose columns have to be looked through."""
 
 
-def _column(values: Sequence[Any], dtype: Any, where: list[int], count: int) -> NDArray[Any]:
-    """Return an array of numbers, or of arrays of one shape, 0 where a member has none."""
-    if len(where) == count:
-        return np.fromiter(values, dtype, count) if dtype else np.array(values)
-    column = (
-        np.zeros(count, dtype) if dtype else np.zeros((count, *values[0].shape), values[0].dtype)
+@lru_cache(maxsize=256)
+def _layout(keys: tuple[str, ...], kinds: tuple[type, ...]) -> _Layout:
+    """Return the layout of infos with these keys, of which the first has values of these types."""
+    plain = [kind in _PLAIN for kind in kinds]
+    objects = tuple(compress(keys, plain))
+
+    def pick(info: Info) -> Sequence[Any]:
+        return [info[key] for key in objects]
+
+    return _Layout(
+        tuple(f"_{key}" for key in keys),
+        objects,
+        itemgetter(*objects) if len(objects) > 1 else pick,  # which of one would be no sequence
+        tuple(key for key in keys if key not in objects),
     )
+
+
+def _alike(infos: Sequence[Info], where: tuple[int, ...] | None, count: int) -> Info:
+    """Batch infos that have the same keys.
+
+    Columns of objects are columns of one table: each array costs as much time as a third of a
+    step.
+
+    Raises:
+        KeyError: they have not.
+    """
+    first = infos[0]
+    layout = _layout((*first,), (*map(type, first.values()),))
+    batch: Info = dict.fromkeys(layout.masks, _mask(where, count))
+    width = len(layout.objects)
+    rows: Any = map(layout.pick, infos)
+    if where is not None:
+        table = [(None,) * width] * count
+        for i, row in zip(where, rows, strict=True):
+            table[i] = row
+        rows = table
+    flat = np.fromiter(chain.from_iterable(rows), _OBJECT, width * count)
+    batch.update(zip(layout.objects, flat.reshape(count, width).T, strict=False))
+    for key in layout.others:
+        batch[key] = _column([info[key] for info in infos], where, count)
+    return batch
+
+
+@lru_cache(maxsize=1024)
+def _mask(where: tuple[int, ...] | None, count: int) -> NDArray[np.bool_]:
+    """Return a mask of some members, or of all, that cannot be changed."""
+    mask_N = np.zeros(count, np.bool_)
+    mask_N[slice(None) if where is None else [*where]] = True
+    mask_N.flags.writeable = False
+    return mask_N
+
+
+def _column(values: Sequence[Any], where: tuple[int, ...] | None, count: int) -> NDArray[Any]:
+    """Return an array of values; where a member has none it holds 0, or None among objects."""
+    dtype = _type_of(values)
+    if where is None:
+        return np.fromiter(values, dtype, count) if dtype else np.array(values)
+    if dtype is _OBJECT:
+        column = np.empty(count, _OBJECT)  # which NumPy fills with None
+    elif dtype:
+        column = np.zeros(count, dtype)
+    else:
+        column = np.zeros((count, *values[0].shape), values[0].dtype)
     for i, value in zip(where, values, strict=True):
         column[i] = value
     return column
 
 
 def _batch_finals(finals: Sequence[tuple[Any, Info] | None]) -> Info:
-    ended_N = np.array([final is not None for final in finals])
+    count = len(finals)
+    where = tuple([i for i, final in enumerate(finals) if final])
+    ended_N = _mask(where if len(where) < count else None, count)
     return {
-        "final_obs": np.fromiter((final[0] if final else None for final in finals), _OBJECT),
+        "final_obs": np.fromiter([f and f[0] for f in finals], _OBJECT, count),
         "_final_obs": ended_N,
-        "final_info": batch_infos([final[1] if final else {} for final in finals]),
-        "_final_info": ended_N.copy(),
+        "final_info": batch_infos([f[1] if f else {} for f in finals]),
+        "_final_info": ended_N,
     }
 
 
 def _type_of(values: Sequence[Any]) -> Any:
     """Return the type of an array that holds values as they are; None for that of their own."""
-    kind = type(values[0])
-    if kind in _PLAIN or len(set(map(type, values))) > 1:
+    kinds = set(map(type, values))
+    kind = kinds.pop()
+    if kinds or kind in _PLAIN:
         return _OBJECT
     if kind is bool or kind is float or issubclass(kind, np.number | np.bool_):
         return kind

@@ -8,7 +8,7 @@ import gymnasium
 from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AutoresetMode
 
-from .members import APPLY, RESET, STEP, Info, Job, Outcome, Raised
+from .members import APPLY, RESET, STEP, Info, Job, Members, Outcome, Raised
 from .processes import LOST
 from .seeds import EpisodeSeeds
 from .workers import Backend, Caller
@@ -30,7 +30,7 @@ class Jobs:
 
     def __init__(self, backend: Backend, seeds: EpisodeSeeds, autoreset: AutoresetMode) -> None:
         self._backend, self._seeds, self._autoreset = backend, seeds, autoreset
-        self._in_place = backend.do if isinstance(backend, Caller) else None
+        self._in_place = backend.members if isinstance(backend, Caller) else None
         self.closed = False
         n = self._count = seeds.count
         self.seen: list[Any] = [None] * n
@@ -68,7 +68,9 @@ class Jobs:
         """Take an action in every member and wait for all."""
         if self._flying or self._ready:
             raise AlreadyPendingCallError("recv() what was sent before step()", "send")
-        return self._run(self._jobs(range(self._count), actions))
+        if self._in_place is None or self.closed or not self._started or any(self._over):
+            return self._run(self._jobs(range(self._count), actions))
+        return self._step_in_place(self._in_place, actions)
 
     def send(self, indices: Sequence[int], actions: Sequence[Any]) -> None:
         """Begin a step of some members."""
@@ -149,7 +151,7 @@ class Jobs:
             while not all(job[0] in self._ready for job in jobs):
                 self._settle(None)
             return [self._ready.pop(job[0]) for job in jobs]
-        do = self._in_place
+        do = self._in_place.do
         try:
             outcomes = [do(*job) for job in jobs]
         except Exception:
@@ -157,6 +159,22 @@ class Jobs:
             raise
         if jobs and jobs[0][1] != APPLY:
             self._note(jobs, outcomes)
+        return outcomes
+
+    def _step_in_place(self, members: Members, actions: Sequence[Any]) -> list[Outcome]:
+        """Take a step of all members, of which none is over, without a job for each."""
+        try:
+            outcomes = members.step(actions, self._seeds.upcoming)
+        except Exception:
+            self.close()
+            raise
+        self.seen = [outcome[0] for outcome in outcomes]
+        if self._autoreset is AutoresetMode.SAME_STEP:
+            for i, outcome in enumerate(outcomes):
+                if outcome[5]:
+                    self._seeds.take(i)
+        else:
+            self._over = [bool(outcome[2] or outcome[3]) for outcome in outcomes]
         return outcomes
 
     def _dispatch(self, jobs: Sequence[Job]) -> None:

@@ -108,6 +108,19 @@ class Members:
         except Exception as error:  # a question that an environment cannot answer ends nothing
             return Raised(error, traceback.format_exc())
 
+    def step(self, actions: Sequence[Any], seeds: Sequence[int | None]) -> list[Outcome]:
+        """Do a STEP in every member: what `do` does for one, without a job for each."""
+        outcomes: list[Outcome] = []
+        same_step = self._same_step
+        for env, action, seed in zip(self._envs, actions, seeds, strict=True):
+            observation, reward, terminated, truncated, info = env.step(action)
+            final = None
+            if (terminated or truncated) and same_step:
+                final = (_kept(observation), info)
+                observation, info = env.reset(seed=seed)
+            outcomes.append((observation, reward, terminated, truncated, info, final))
+        return outcomes
+
     def work(self, jobs: Sequence[Job], tell: Callable[[list[tuple[int, Any]]], None]) -> None:
         """Do jobs in order and tell their outcomes, all at once unless they take long."""
         do, clock = self.do, time.perf_counter
@@ -173,7 +186,7 @@ def has(env: gymnasium.Env[Any, Any], name: str) -> bool:
 
 def frozen(env: gymnasium.Env[Any, Any]) -> bytes:
     """Write an environment down, as it is in the middle of its episode."""
-    return pickle.dumps(CloudpickleWrapper(env), protocol=5)
+    return pickle.dumps(CloudpickleWrapper(env), protocol=5)  # type: ignore[arg-type]
 
 
 def thawed(raw: bytes) -> gymnasium.Env[Any, Any]:

@@ -52,9 +52,8 @@ class Caller:
     def __init__(self, makers: Sequence[Maker], same_step: bool) -> None:
         self.lost: set[int] = set()
         self._jobs: deque[Job] = deque()
-        members = Members(makers, 0, same_step)
-        self.do, self.close_members = members.do, members.close
-        self.facts = members.facts
+        self.members = Members(makers, 0, same_step)
+        self.facts = self.members.facts
 
     def send(self, jobs: Sequence[Job]) -> None:
         """Put jobs in line."""
@@ -63,11 +62,11 @@ class Caller:
     def receive(self, timeout: float | None) -> Results:
         """Do the job that is first in line."""
         job = self._jobs.popleft()
-        return [(job[0], self.do(*job))]
+        return [(job[0], self.members.do(*job))]
 
     def close(self, patience: float | None = None) -> None:
         """Close the environments."""
-        self.close_members()
+        self.members.close()
 
 
 class Threads:

@@ -211,6 +211,30 @@ def test_in_threads_and_processes_a_run_ends_in_the_same_weights_also_when_it_wa
     assert nobody_works()
 
 
+def test_a_process_that_dies_between_rollouts_costs_a_checkpoint_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_mode(monkeypatch, "processes")
+    changes = {"total_steps": 256, "checkpoint_every": 64, "evaluate_every": 10**6}
+    run = Run(CARTPOLE, recipe(CARTPOLE, **changes), 0, tmp_path)
+
+    def kill(at: int, step: int) -> None:
+        if step == at:
+            child = next(p for p in psutil.Process().children() if "live(" in str(p.cmdline()))
+            child.kill()
+            child.wait()
+
+    with pytest.raises(UserError, match=r"process of member .* died.* add --resume"):
+        train(run, device="cpu", tell=partial(kill, 256))
+    assert not (run.checkpoints / f"{256:012d}").exists()
+    next_second()
+    train(run, resume=True, device="cpu")
+    other = replace(run, folder=tmp_path / "other")
+    train(other, device="cpu", tell=partial(kill, 128))
+    names = sorted(path.name for path in other.checkpoints.iterdir())
+    assert names == [f"{step:012d}" for step in (0, 64, 192, 256)]
+
+
 def nobody_works() -> bool:
     """Tell whether all threads and processes of vectors are gone."""
     children = psutil.Process().children(recursive=True)

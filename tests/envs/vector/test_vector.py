@@ -258,6 +258,41 @@ def test_a_column_of_infos_keeps_what_it_is_given(values: list[Any], dtype: type
     assert equal(gap["x"][1], values[0])
 
 
+@pytest.mark.parametrize("has", [(1, 1, 1, 1), (0, 1, 1, 0), (0, 0, 1, 0), (0, 0, 0, 0)])
+def test_infos_are_batched_one_by_one_whatever_keys_they_have(has: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(sum(has))
+    values = {
+        "b": lambda: bool(rng.random() < 0.5),
+        "n": lambda: [None, 3, 0.5, "x", True][rng.integers(5)],
+        "s": lambda: "text",
+        "l": lambda: [1, {"a": []}],
+        "d": lambda: {"a": 1},
+        "v": lambda: np.ones(2),
+        "f": lambda: 0.5,
+    }
+    for _ in range(200):
+        shared = [k for k in values if rng.random() < 0.6]
+        own = rng.random() < 0.5
+        infos = [
+            {k: values[k]() for k in (rng.permutation(shared) if own else shared)} if h else {}
+            for h in has
+        ]
+        if own and infos[2]:
+            infos[2]["own"] = 3
+        batch = batch_infos(infos)
+        for key in {k for info in infos for k in info}:
+            mask = [key in info for info in infos]
+            assert [*batch[f"_{key}"]] == mask
+            assert not batch[f"_{key}"].flags.writeable
+            assert len(batch[key]) == len(infos)
+            for i, info in enumerate(infos):
+                if key in info:
+                    assert equal(batch[key][i], info[key])
+                else:
+                    assert batch[key].dtype != object or batch[key][i] is None
+        assert len(batch) == 2 * len({k for info in infos for k in info})
+
+
 def test_text_observations_are_those_of_this_step() -> None:
     with closing(Vector([Words] * 2, "processes")) as vector:
         first, _ = vector.reset(seed=0)
