@@ -40,6 +40,8 @@ Parsed = ToolCall | Answer | Malformed
 _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _TAGGED = re.compile(r"<([a-z_][\w.-]{0,60})>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
 _FENCED = re.compile(r"```([a-z_][\w.-]{0,60})[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+# No control characters, and no brackets inside: nothing of it could be a marker.
+_PLAIN = re.compile(r"<([a-z_]\w{0,40})>([ -;=-Z\\-~]*)</\1>", re.ASCII)
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 
@@ -65,6 +67,20 @@ def parse(message: str, tools: Mapping[str, Tool]) -> Parsed:
     if (boxed := _last_boxed(message)) is not None:
         return Answer(boxed.strip())
     return Malformed("no tool call and no answer was found")
+
+
+def parse_plain(message: str, tools: Mapping[str, Tool]) -> Parsed | None:
+    """Read a message that is one tag and nothing else, as `parse` does but many times faster.
+
+    None means that the message has to be parsed; one that is read holds nothing but the tag that
+    could be taken for a marker.
+    """
+    found = _PLAIN.fullmatch(message)
+    if found is None:
+        return None
+    if tool := tools.get(found[1]):
+        return _from_text(tool, found[2].strip())
+    return Answer(found[2].strip()) if found[1] == "answer" else None
 
 
 def _from_json(text: str, tools: Mapping[str, Tool]) -> ToolCall | Malformed:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
-from .parsing import Malformed, Parsed, ToolCall, parse
+from .parsing import Malformed, Parsed, ToolCall, parse, parse_plain
 from .tools import Tool
 
 MAX_ACTION_LENGTH = 4096
@@ -75,6 +75,10 @@ class Speech:
         if len(message) > MAX_ACTION_LENGTH:
             reason = f"a message has at most {MAX_ACTION_LENGTH} characters"
             return Heard(harmless(message[:MAX_ACTION_LENGTH], self.tools), Malformed(reason), {})
+        plain = parse_plain(message, self.tools)
+        if plain is not None:
+            arguments = plain.arguments if isinstance(plain, ToolCall) else {}
+            return Heard(message, plain, arguments)
         parsed = parse(message, self.tools)
         arguments = parsed.arguments if isinstance(parsed, ToolCall) else {}
         return Heard(harmless(message, self.tools), parsed, _harmless_inside(arguments, self.tools))

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from palaestra.envs.parsing import Answer, Malformed, ToolCall, parse
+from palaestra.envs.parsing import Answer, Malformed, ToolCall, parse, parse_plain
+from palaestra.envs.speech import harmless
 from palaestra.envs.tools import Tool
 
 
@@ -219,3 +220,19 @@ def test_names_as_other_people_give_them(name: str, form: str) -> None:
     call = parse(form.format(name), {name: Tool(ask)})
     assert isinstance(call, ToolCall)
     assert call.arguments == {"city": "Rome"}
+
+
+@given(
+    st.sampled_from(["answer", "ask", "think", "other", "tool_call", "Answer"]),
+    st.text(st.characters(codec="ascii"), max_size=12) | st.sampled_from([r"\boxed{3}", "{}", " "]),
+)
+def test_a_plain_message_is_read_as_any_other(name: str, inside: str) -> None:
+    def ask(text: str) -> str:
+        return text
+
+    tools = {"ask": Tool(ask)}
+    message = f"<{name}>{inside}</{name}>"
+    assert parse_plain(message, tools) in (None, parse(message, tools))
+    if name in ("answer", "ask") and inside.isalnum():
+        assert parse_plain(message, tools) == parse(message, tools)
+        assert harmless(message, tools) == message
