@@ -48,8 +48,9 @@ class GuessNumber(TextEnv):
     Terminated by the number, or after 5, 6 or 7 messages, by level.
 
     ## Reference Scores
-    Success on `test`: random choices 0.15 (5 of 31 at best, for a guess may be repeated),
-    oracle 1.
+    Success on `test`, `narrow`: random choices 0.15 (5 of 31 at best, for a guess may be
+    repeated), oracle 1. PPO through `AsChoices` and MiniLM 0.04 (0.02 to 0.07; 6,144 steps, one
+    training seed, 200 episodes): it learns no bisection, and repeats itself.
 
     ## Version History
     v0: first version.

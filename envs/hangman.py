@@ -55,7 +55,8 @@ class Hangman(TextEnv):
     Terminated when the word is complete, by the last miss, or after 24 messages.
 
     ## Reference Scores
-    Success on `test`, `ten-misses`: random choices 0.02, oracle 1.
+    Success on `test`, `ten-misses`, 200 episodes each: random choices 0.02 (0.01 to 0.04), oracle
+    1, PPO through `AsChoices` and MiniLM 0.01 (0.00 to 0.03; 6,144 steps, one training seed).
 
     ## Version History
     v0: first version.
