@@ -61,7 +61,9 @@ class Synthesis(PlannedEnv):
     `info["failure"] == "infra"`.
 
     ## Reference Scores
-    Success on `test`: random choices 0.12 (one in eight), oracle 1.
+    Success on `test`, every level: random choices 0.12 (one in eight), oracle 1. On `expression`,
+    PPO through `AsChoices` and MiniLM 0.36 (0.29 to 0.43; 6,144 steps, one training seed, 200
+    episodes).
 
     ## Version History
     v0: first version.
