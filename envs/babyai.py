@@ -205,7 +205,7 @@ class BabyAI(gymnasium.Env[NDArray[np.float32], np.integer[Any]]):
         last = self._taken.pop() if self._taken else None
         try:
             move = int(self._bot.replan(last))
-        except Exception:
+        except Exception:  # its plans can fail in any way after moves that were not its own
             self._forget_bot()
             return 0
         return move if move < len(self.action_words) else 0

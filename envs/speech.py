@@ -76,11 +76,10 @@ class Speech:
             reason = f"a message has at most {MAX_ACTION_LENGTH} characters"
             return Heard(harmless(message[:MAX_ACTION_LENGTH], self.tools), Malformed(reason), {})
         plain = parse_plain(message, self.tools)
-        if plain is not None:
-            arguments = plain.arguments if isinstance(plain, ToolCall) else {}
-            return Heard(message, plain, arguments)
-        parsed = parse(message, self.tools)
+        parsed = plain or parse(message, self.tools)
         arguments = parsed.arguments if isinstance(parsed, ToolCall) else {}
+        if plain:
+            return Heard(message, parsed, arguments)
         return Heard(harmless(message, self.tools), parsed, _harmless_inside(arguments, self.tools))
 
 

@@ -1,7 +1,8 @@
 """What the members of a vector are doing: their jobs, from an action to its outcome."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
@@ -152,22 +153,16 @@ class Jobs:
                 self._settle(None)
             return [self._ready.pop(job[0]) for job in jobs]
         do = self._in_place.do
-        try:
+        with self._closed_by_errors():
             outcomes = [do(*job) for job in jobs]
-        except Exception:
-            self.close()
-            raise
         if jobs and jobs[0][1] != APPLY:
             self._note(jobs, outcomes)
         return outcomes
 
     def _step_in_place(self, members: Members, actions: Sequence[Any]) -> list[Outcome]:
         """Take a step of all members, of which none is over, without a job for each."""
-        try:
+        with self._closed_by_errors():
             outcomes = members.step(actions, self._seeds.upcoming)
-        except Exception:
-            self.close()
-            raise
         self.seen = [outcome[0] for outcome in outcomes]
         if self._autoreset is AutoresetMode.SAME_STEP:
             for i, outcome in enumerate(outcomes):
@@ -177,21 +172,23 @@ class Jobs:
             self._over = [bool(outcome[2] or outcome[3]) for outcome in outcomes]
         return outcomes
 
-    def _dispatch(self, jobs: Sequence[Job]) -> None:
-        self._flying.update((job[0], job) for job in jobs)
+    @contextmanager
+    def _closed_by_errors(self) -> Iterator[None]:
         try:
-            self._backend.send(jobs)
+            yield
         except Exception:
             self.close()
             raise
 
+    def _dispatch(self, jobs: Sequence[Job]) -> None:
+        self._flying.update((job[0], job) for job in jobs)
+        with self._closed_by_errors():
+            self._backend.send(jobs)
+
     def _settle(self, timeout: float | None) -> bool:
         """Take in outcomes that have come, and tell whether any had."""
-        try:
+        with self._closed_by_errors():
             results = self._backend.receive(timeout)
-        except Exception:
-            self.close()
-            raise
         for index, outcome in results:
             job = self._flying.pop(index)
             if job[1] == APPLY:
