@@ -10,17 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    DynamicCache,
-    LogitsProcessor,
-    LogitsProcessorList,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
 from .. import assets
 from ..errors import UserError
-from . import PACKAGED_MODEL
+from . import PACKAGED_MODEL, decoding
 from .loading import quietly
 
 Message = dict[str, Any]
@@ -71,8 +65,10 @@ class CausalLM:
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model = model.to(device).eval()
+        fits = decoding.fits(self._model)
+        self._decoder = decoding.Decoder(self._model) if fits else None
         self._device = torch.device(device)
-        self._prefixes: dict[str, tuple[list[int], list[tuple[torch.Tensor, torch.Tensor]]]] = {}
+        self._heads: dict[str, list[int]] = {}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -83,7 +79,6 @@ class CausalLM:
             digest.update(tensor.float().cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    @torch.no_grad()
     def reply(
         self,
         dialogues: Sequence[Sequence[Message]],
@@ -98,7 +93,8 @@ class CausalLM:
 
         Args:
             dialogues: Messages that follow the prefix.
-            prefix: Messages that all dialogues share; its keys and values are computed once.
+            prefix: Messages that all dialogues share; read once, where the model's architecture
+                is one that `decoding` fits.
             max_new_tokens: Tokens after which a reply is cut.
             temperature: 0 takes the likeliest token, above that tokens are sampled.
             rngs: A generator a dialogue, so that a sample depends on its dialogue alone and
@@ -106,7 +102,7 @@ class CausalLM:
             tools: JSON schemas, for chat templates that present them.
         """
         head = self._render(prefix, tools, prompt=False) if prefix else ""
-        head_ids, keys_and_values = self._prefix(head)
+        head_ids = self._head(head)
         tails = []
         for dialogue in dialogues:
             whole = self._render([*prefix, *dialogue], tools, prompt=True)
@@ -115,21 +111,37 @@ class CausalLM:
             tails.append(
                 self._tokenize(whole[len(head) :])[-self._room(head_ids, max_new_tokens) :]
             )
-        input_ids, attention = self._padded(head_ids, tails)
+        choose = _Sampler(temperature, rngs) if temperature > 0 else _likeliest
+        end = self._tokenizer.eos_token_id
+        if self._decoder:
+            said = self._decoder.decode(head_ids, tails, choose, end, max_new_tokens)
+        else:
+            said = self._generate([head_ids + tail for tail in tails], choose, max_new_tokens)
+        return [self._read(row) for row in said]
+
+    @torch.inference_mode()
+    def _generate(
+        self, prompts: list[list[int]], choose: decoding.Choose, max_new_tokens: int
+    ) -> list[list[int]]:
+        """Continue prompts by transformers' own generation, which any architecture has."""
+        width, pad = max(map(len, prompts)), self._tokenizer.pad_token_id
+        padding = [width - len(ids) for ids in prompts]
+        ids_BT = [[pad] * n + ids for n, ids in zip(padding, prompts, strict=True)]
+        mask_BT = [[0] * n + [1] * (width - n) for n in padding]
         generated = self._model.generate(
-            input_ids=input_ids,
-            attention_mask=attention,
-            past_key_values=self._cache(keys_and_values, len(tails)),
+            input_ids=torch.tensor(ids_BT, device=self._device),
+            attention_mask=torch.tensor(mask_BT, device=self._device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             temperature=None,
             top_p=None,
             top_k=None,
-            pad_token_id=self._tokenizer.pad_token_id,
+            pad_token_id=pad,
             eos_token_id=self._tokenizer.eos_token_id,
-            logits_processor=_sampler(temperature, rngs),
+            logits_processor=LogitsProcessorList([_Chosen(choose)]),
         )
-        return [self._read(row) for row in generated[:, input_ids.shape[1] :].tolist()]
+        said: list[list[int]] = generated[:, width:].tolist()
+        return said
 
     def _read(self, ids: list[int]) -> Reply:
         end = self._tokenizer.eos_token_id
@@ -159,61 +171,50 @@ class CausalLM:
             raise UserError("the examples leave no room in the context: give fewer shots")
         return int(room)
 
-    def _padded(self, head: list[int], tails: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ids and attention mask, shape (B, T): prefix, padding, dialogue."""
-        width = max(len(tail) for tail in tails)
-        pad = self._tokenizer.pad_token_id
-        ids = [[*head, *[pad] * (width - len(tail)), *tail] for tail in tails]
-        mask = [[1] * len(head) + [0] * (width - len(t)) + [1] * len(t) for t in tails]
-        return (
-            torch.tensor(ids, device=self._device),
-            torch.tensor(mask, device=self._device),
-        )
-
-    def _prefix(self, text: str) -> tuple[list[int], list[tuple[torch.Tensor, torch.Tensor]]]:
-        """Return the ids of the prefix and its keys and values, layer by layer."""
-        if not text:
-            return [], []
-        if text not in self._prefixes:
+    def _head(self, text: str) -> list[int]:
+        """Return the ids of the prefix."""
+        if text not in self._heads:
             ids = self._tokenize(text)
-            self._room(ids, 1)  # too long a prefix is told before it is computed
-            cache = DynamicCache(config=self._model.config)
-            self._model(input_ids=torch.tensor([ids], device=self._device), past_key_values=cache)
-            layers: Any = cache.layers
-            self._prefixes = {text: (ids, [(layer.keys, layer.values) for layer in layers])}
-        return self._prefixes[text]
-
-    def _cache(
-        self, keys_and_values: list[tuple[torch.Tensor, torch.Tensor]], rows: int
-    ) -> DynamicCache:
-        """Return a cache that holds the prefix once a row; the stored one stays as it is."""
-        cache = DynamicCache(config=self._model.config)
-        for layer, (keys, values) in enumerate(keys_and_values):
-            cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
-        return cache
+            self._room(ids, 1)  # too long a prefix is told before it is read
+            self._heads = {text: ids}
+        return self._heads[text]
 
 
-class _GumbelMax(LogitsProcessor):
-    """Add Gumbel noise to the logits: the largest is then a sample of their softmax.
+def _likeliest(logits_AV: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    return logits_AV.argmax(1)
 
-    Source: Maddison, Tarlow and Minka, "A* Sampling" (2014), section 2.
+
+class _Sampler:
+    """Sample tokens from the softmax of the logits, each row by a generator of its own.
+
+    Args:
+        temperature: What logits are divided by.
+        rngs: A generator a row. One number is drawn from each, whatever the length of the
+            replies: the next reply of a dialogue does not depend on its neighbours in a batch.
     """
 
     def __init__(self, temperature: float, rngs: Sequence[np.random.Generator]) -> None:
         self._temperature = temperature
-        # A batch runs until its longest reply ends; what a row draws after its own end must
-        # not move the generator that its next reply is drawn with.
         self._rngs = [np.random.default_rng(rng.integers(2**63)) for rng in rngs]
 
+    def __call__(self, logits_AV: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        """Return tokens, shape (A,), for the rows of these numbers."""
+        sums_AV = torch.softmax(logits_AV.double() / self._temperature, 1).cumsum(1)
+        draws_A1 = sums_AV.new_tensor([[self._rngs[row].random()] for row in rows])
+        # The first whose sum is above the draw: what has no probability is never taken.
+        found_A1 = torch.searchsorted(sums_AV, draws_A1 * sums_AV[:, -1:], right=True)
+        return found_A1[:, 0].clamp(max=sums_AV.shape[1] - 1)
+
+
+class _Chosen(LogitsProcessor):
+    """Leave transformers' greedy generation nothing but the tokens that were chosen."""
+
+    def __init__(self, choose: decoding.Choose) -> None:
+        self._choose = choose
+
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        noise = np.stack([rng.gumbel(size=scores.shape[1]) for rng in self._rngs])
-        return scores / self._temperature + torch.as_tensor(
-            noise, dtype=scores.dtype, device=scores.device
-        )
-
-
-def _sampler(temperature: float, rngs: Sequence[np.random.Generator]) -> LogitsProcessorList:
-    return LogitsProcessorList([_GumbelMax(temperature, rngs)] if temperature > 0 else [])
+        chosen = self._choose(scores, list(range(len(scores))))
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
 
 
 def _source(name: str) -> str:

@@ -1,0 +1,306 @@
+"""Continue B dialogues behind one prefix that they share, with a causal LM of transformers.
+
+Idea: the keys and values of the prefix exist once, not once a row. At every new token all rows
+attend to them in one product, so a long few-shot prompt costs about as much for 32 rows as for
+one; what each row has of its own is written into memory that was laid out for the longest
+reply, a row that has ended leaves the batch, and a dialogue that comes back with its next turn
+is read from where it was left. transformers' own generation copies the prefix into each row,
+copies all keys and values again at every token, runs each row until the last one ends, and
+reads a dialogue anew at every turn.
+
+Source: Juravsky et al., "Hydragen: High-Throughput LLM Inference with Shared Prefixes" (2024).
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+KeysValues = list[tuple[Tensor, Tensor]]
+"""Of each layer, shapes (K, S, D): K heads, S tokens, D numbers."""
+Choose = Callable[[Tensor, list[int]], Tensor]
+"""From logits, shape (A, V), of the rows of these numbers to tokens, shape (A,)."""
+
+_ATTENTION = "palaestra-shared-prefix"
+_FITTING = frozenset({"llama", "qwen2", "qwen3"})
+"""Architectures whose attention is a softmax over all that went before, and nothing beside."""
+
+
+def fits(model: PreTrainedModel) -> bool:
+    """Tell whether a model's attention can be computed here."""
+    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+    return model.config.model_type in _FITTING and kinds == {"full_attention"}
+
+
+class Decoder:
+    """Continue rows of tokens, and remember what was read for the next turn.
+
+    Args:
+        model: A model that `fits`, whose attention is computed here from now on.
+        memory: Most tokens of which keys and values are remembered; the oldest rows go first.
+    """
+
+    def __init__(self, model: PreTrainedModel, memory: int = 8192) -> None:
+        model.set_attn_implementation(_ATTENTION)
+        self._model, self._memory = model, memory
+        self._prefix_ids: list[int] = []
+        self._prefix: KeysValues = []
+        self._pasts: deque[_Past] = deque()
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        prefix: Sequence[int],
+        tails: Sequence[Sequence[int]],
+        choose: Choose,
+        end: int,
+        max_new_tokens: int,
+    ) -> list[list[int]]:
+        """Continue each row until it says `end` or has as many new tokens as it may.
+
+        Args:
+            prefix: Tokens that all rows begin with; they are read once, until others come.
+            tails: Tokens of each row behind the prefix, at least one.
+            choose: Takes the next tokens.
+            end: The token that ends a row; it is part of what is returned.
+            max_new_tokens: Most tokens of a row.
+        """
+        self._read_prefix(list(prefix))
+        pasts = [self._recall(list(tail)) for tail in tails]
+        new = [list(tail[past.length :]) for tail, past in zip(tails, pasts, strict=True)]
+        rows = _Rows(self._model, pasts, max(map(len, new)) + max_new_tokens - 1)
+        logits_AV = self._forward(new, rows)
+        said: list[list[int]] = [[] for _ in tails]
+        active = list(range(len(tails)))
+        for step in range(max_new_tokens):
+            chosen = choose(logits_AV, active).tolist()
+            for row, token in zip(active, chosen, strict=True):
+                said[row].append(token)
+            ended = [p for p, t in enumerate(chosen) if t == end or step == max_new_tokens - 1]
+            for place in ended:
+                row = active[place]
+                self._remember(rows.take(place, [*tails[row], *said[row][:-1]]))
+            if len(ended) == len(active):
+                break
+            if ended:
+                going = [place for place in range(len(active)) if place not in ended]
+                rows.keep(going)
+                active = [active[place] for place in going]
+            logits_AV = self._forward([[said[row][-1]] for row in active], rows)
+        return said
+
+    def _read_prefix(self, ids: list[int]) -> None:
+        if ids == self._prefix_ids:
+            return
+        self._prefix_ids, self._prefix = ids, []
+        self._pasts.clear()
+        if ids:
+            rows = _Rows(self._model, [_NOTHING], len(ids))
+            self._forward([ids], rows)
+            self._prefix = rows.take(0, ids).layers
+
+    def _recall(self, tail: list[int]) -> "_Past":
+        """Return what is remembered of the beginning of a row, but for its last token."""
+        lengths = [_common(past.ids, tail[:-1]) for past in self._pasts]
+        if max(lengths, default=0) < _WORTH_IT:
+            return _NOTHING
+        place = max(range(len(lengths)), key=lengths.__getitem__)
+        return self._pasts[place].first(lengths[place])
+
+    def _remember(self, past: "_Past") -> None:
+        self._pasts.append(past)
+        while sum(past.length for past in self._pasts) > self._memory:
+            self._pasts.popleft()
+
+    def _forward(self, tokens: list[list[int]], rows: "_Rows") -> Tensor:
+        """Read more tokens of each row and return the logits behind the last, shape (A, V)."""
+        width = max(map(len, tokens))
+        device = rows.real_BT.device
+        ids_BT = torch.tensor([[0] * (width - len(t)) + t for t in tokens], device=device)
+        new_BT = torch.tensor([[False] * (width - len(t)) + [True] * len(t) for t in tokens])
+        before = rows.real_BT.shape[1]
+        rows.real_BT = torch.cat([rows.real_BT, new_BT.to(device)], 1)
+        positions_BT = (rows.real_BT.cumsum(1)[:, before:] - 1).clamp(min=0)
+        # A padding token sees itself, for a softmax over nothing is no number; none sees padding.
+        earlier = torch.ones(width, before + width, dtype=torch.bool, device=device).tril(before)
+        mask_BTS = (rows.real_BT[:, None] & earlier) | earlier.triu(before)
+        out: Any = self._model(
+            input_ids=ids_BT,
+            attention_mask=mask_BTS[:, None],
+            position_ids=positions_BT + (len(self._prefix_ids) if self._prefix else 0),
+            past_key_values=rows,
+            logits_to_keep=1,
+            shared_prefix=self._prefix,
+        )
+        logits: Tensor = out.logits[:, -1].float()
+        return logits
+
+
+_WORTH_IT = 16
+"""Tokens; less is read again faster than it is put in place."""
+
+
+class _Past(NamedTuple):
+    """What was read of a row behind the prefix."""
+
+    ids: list[int]
+    layers: KeysValues
+
+    @property
+    def length(self) -> int:
+        """How many tokens."""
+        return len(self.ids)
+
+    def first(self, length: int) -> "_Past":
+        """Return the beginning of it."""
+        return _Past(self.ids[:length], [(k[:, :length], v[:, :length]) for k, v in self.layers])
+
+
+_NOTHING = _Past([], [])
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """Return how many tokens two lists begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """Keys and values of what each row has of its own, in memory that is laid out once."""
+
+    def __init__(self, pasts: list[tuple[Tensor, Tensor] | None], width: int, more: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._pasts, self._length, self._capacity = pasts, width, width + more
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Add tokens and return all that there are."""
+        if not self.is_initialized:
+            self._lay_out(key_states)
+        new = slice(self._length, self._length + key_states.shape[2])
+        self._keys[:, :, new], self._values[:, :, new] = key_states, value_states
+        self._length = new.stop
+        self.keys, self.values = self._keys[:, :, : new.stop], self._values[:, :, : new.stop]
+        return self.keys, self.values
+
+    def _lay_out(self, like_BKTD: Tensor) -> None:
+        B, K, _, D = like_BKTD.shape
+        self._keys, self._values = like_BKTD.new_zeros(2, B, K, self._capacity, D)
+        for row, past in enumerate(self._pasts):
+            if past is not None:
+                where = slice(self._length - past[0].shape[1], self._length)
+                self._keys[row, :, where], self._values[row, :, where] = past
+        self._pasts, self.is_initialized = [], True
+
+    def take(self, row: int, real_T: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a copy of a row without its padding, shapes (K, S, D)."""
+        filled = slice(self._length)
+        return self._keys[row, :, filled][:, real_T], self._values[row, :, filled][:, real_T]
+
+    def keep(self, places: Tensor) -> None:
+        """Forget all rows but some."""
+        self._keys, self._values = self._keys[places], self._values[places]
+
+
+class _Rows(Cache):
+    """What B rows have of their own: keys and values, and where there is but padding.
+
+    Tokens stand at the right of what was added together, so all rows go on at the same place.
+    """
+
+    def __init__(self, model: PreTrainedModel, pasts: Sequence[_Past], more: int) -> None:
+        width = max(past.length for past in pasts)
+        self._own = [
+            _Layer([p.layers[i] if p.ids else None for p in pasts], width, more)
+            for i in range(model.config.num_hidden_layers)
+        ]
+        super().__init__(layers=list(self._own))
+        real = [[False] * (width - past.length) + [True] * past.length for past in pasts]
+        self.real_BT = torch.tensor(real, dtype=torch.bool, device=model.device)
+
+    def take(self, place: int, ids: list[int]) -> _Past:
+        """Return what a row holds, which are these tokens."""
+        return _Past(ids, [layer.take(place, self.real_BT[place]) for layer in self._own])
+
+    def keep(self, places: list[int]) -> None:
+        """Forget all rows but some."""
+        index = torch.tensor(places, device=self.real_BT.device)
+        self.real_BT = self.real_BT[index]
+        for layer in self._own:
+            layer.keep(index)
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float,
+    shared_prefix: KeysValues,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend to the prefix and to what the row has of its own, as transformers calls it.
+
+    Args:
+        module: The layer.
+        query: Shape (B, H, T, D), H heads.
+        key: Shape (B, K, S, D); each serves H / K heads.
+        value: Shape (B, K, S, D).
+        attention_mask: Of what the row has of its own, shape (B, 1, T, S).
+        scaling: What the products are multiplied with.
+        shared_prefix: Of all layers; empty for none.
+        kwargs: Nothing that matters to the models that fit.
+
+    Returns:
+        What was attended to, shape (B, T, H, D).
+    """
+    if shared_prefix:
+        common_key_KPD, common_value_KPD = shared_prefix[module.layer_idx]
+        if query.shape[2] == 1:
+            once = _attend_once(
+                query, key, value, attention_mask, scaling, common_key_KPD, common_value_KPD
+            )
+            return once, None
+        B, P = len(query), common_key_KPD.shape[1]
+        key = torch.cat([common_key_KPD.expand(B, -1, -1, -1), key], 2)
+        value = torch.cat([common_value_KPD.expand(B, -1, -1, -1), value], 2)
+        seen = attention_mask.new_ones(1).expand(*attention_mask.shape[:3], P)
+        attention_mask = torch.cat([seen, attention_mask], 3)
+    out_BHTD = scaled_dot_product_attention(
+        query, key, value, attention_mask, scale=scaling, enable_gqa=True
+    )
+    return out_BHTD.transpose(1, 2).contiguous(), None
+
+
+def _attend_once(
+    query_BH1D: Tensor,
+    key_BKSD: Tensor,
+    value_BKSD: Tensor,
+    mask_B11S: Tensor,
+    scaling: float,
+    prefix_key_KPD: Tensor,
+    prefix_value_KPD: Tensor,
+) -> Tensor:
+    """Attend from one new token a row: one product serves the prefix of all rows."""
+    B, H, _, D = query_BH1D.shape
+    K, P, _ = prefix_key_KPD.shape
+    query_BKGD = (query_BH1D * scaling).view(B, K, H // K, D)
+    query_KRD = query_BKGD.transpose(0, 1).reshape(K, -1, D)  # R = B * G rows of a head
+    common_KRP = query_KRD @ prefix_key_KPD.transpose(1, 2)
+    common_BKGP = common_KRP.view(K, B, H // K, P).transpose(0, 1)
+    own_BKGS = (query_BKGD @ key_BKSD.transpose(2, 3)).masked_fill(~mask_B11S, -torch.inf)
+    weights = torch.cat([common_BKGP, own_BKGS], 3).softmax(3, torch.float32).to(query_BH1D.dtype)
+    weights_KRP = weights[..., :P].transpose(0, 1).reshape(K, -1, P)
+    out_KRD = weights_KRP @ prefix_value_KPD
+    out_BKGD = out_KRD.view(K, B, H // K, D).transpose(0, 1) + weights[..., P:] @ value_BKSD
+    return out_BKGD.reshape(B, 1, H, D)
+
+
+AttentionInterface.register(_ATTENTION, _attend)

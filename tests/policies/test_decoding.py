@@ -1,0 +1,152 @@
+"""Generation behind a shared prefix against transformers' own."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from palaestra.policies.decoding import Decoder, fits
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+VOCABULARY, END = 50, 49
+SIZES = {
+    "vocab_size": VOCABULARY, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 3,
+    "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 4, "initializer_range": 0.5,
+    "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": END, "pad_token_id": 0,
+}  # fmt: skip
+FITTING = [LlamaConfig(**SIZES), Qwen2Config(**SIZES), Qwen3Config(**SIZES)]
+PREFIX = [7, 3, 9, 4, 4, 1, 30, 22]
+TAILS = [[5], [8, 2, 41, 17, 6], [3, 3, 12], [40, 11], [9], [13, 25, 31, 2, 2, 2, 8]]
+NEW = 12
+
+
+def build(config: Any) -> Any:
+    """Return an untrained model whose rows say different things and end at different times."""
+    torch.manual_seed(1)
+    return AutoModelForCausalLM.from_config(copy.deepcopy(config)).eval()
+
+
+def decoder(config: Any) -> Decoder:
+    return Decoder(build(config))
+
+
+def likeliest(logits_AV: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    return logits_AV.argmax(1)
+
+
+def alone(model: Any, ids: list[int], new: int = NEW, end: int = END) -> list[int]:
+    """Continue one row as transformers does."""
+    said = model.generate(
+        torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+        max_new_tokens=new, do_sample=False, eos_token_id=end, pad_token_id=0,
+    )  # fmt: skip
+    return said[0, len(ids) :].tolist()
+
+
+@pytest.mark.parametrize("config", FITTING, ids=lambda c: c.model_type)
+@pytest.mark.parametrize("prefix", [PREFIX, []], ids=["prefix", "none"])
+def test_rows_say_what_each_says_alone(config: Any, prefix: list[int]) -> None:
+    plain, ours = build(config), decoder(config)
+    expected = [alone(plain, prefix + tail) for tail in TAILS]
+    # A token that some rows say, and not at once, is made the one that ends them.
+    ends = [token for said in expected for token in said[2:6]]
+    end = max(set(ends), key=ends.count)
+    expected = [alone(plain, prefix + tail, end=end) for tail in TAILS]
+    assert len({len(said) for said in expected}) > 1
+    for _ in range(2):  # the prefix is as good the second time
+        assert ours.decode(prefix, TAILS, likeliest, end, NEW) == expected
+
+
+@pytest.mark.parametrize("config", FITTING, ids=lambda c: c.model_type)
+def test_logits_are_those_of_one_pass_over_everything(config: Any) -> None:
+    plain = build(config)
+    seen: list[list[torch.Tensor]] = [[] for _ in TAILS]
+
+    def remembering(logits_AV: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        for row, logits in zip(rows, logits_AV, strict=True):
+            seen[row].append(logits)
+        return likeliest(logits_AV, rows)
+
+    said = decoder(config).decode(PREFIX, TAILS, remembering, END, NEW)
+    for tail, new, logits in zip(TAILS, said, seen, strict=True):
+        with torch.no_grad():
+            whole = plain(torch.tensor([PREFIX + tail + new])).logits[0, -len(new) - 1 : -1]
+        got = torch.stack(logits).log_softmax(1)
+        torch.testing.assert_close(got, whole.log_softmax(1), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("memory", [8192, 60, 0])
+@pytest.mark.parametrize("prefix", [PREFIX, []], ids=["prefix", "none"])
+def test_a_dialogue_goes_on_as_if_it_were_read_anew(prefix: list[int], memory: int) -> None:
+    plain, ours = build(FITTING[0]), Decoder(build(FITTING[0]), memory)
+    rows = [tail * 3 for tail in TAILS]
+    for turn in range(3):
+        expected = [alone(plain, prefix + row) for row in rows]
+        assert ours.decode(prefix, rows, likeliest, END, NEW) == expected
+        assert sum(past.length for past in ours._pasts) <= memory
+        # The world says something, one row less is there, and one was not said like that.
+        rows = [row + said + [11, turn, 6] for row, said in zip(rows, expected, strict=True)][1:]
+        rows[0][-5] += 1
+
+
+def test_what_is_remembered_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, read = decoder(FITTING[0]), []
+    forward = ours._forward
+
+    def counting(tokens: list[list[int]], rows: Any) -> torch.Tensor:
+        read.extend(len(row) for row in tokens)
+        return forward(tokens, rows)
+
+    monkeypatch.setattr(ours, "_forward", counting)
+    row = [*range(1, 31)]
+    [said] = ours.decode(PREFIX, [row], likeliest, -1, 4)
+    assert read == [len(PREFIX), 30, 1, 1, 1]
+    read.clear()
+    ours.decode(PREFIX, [[*row, *said, 3, 2]], likeliest, -1, 1)
+    assert read == [3]  # the last token that was said, and the two that are new
+    read.clear()
+    ours.decode(PREFIX[:4], [row], likeliest, -1, 1)
+    assert read == [4, 30]  # behind another prefix nothing is the same
+
+
+def test_a_reply_has_at_most_so_many_tokens() -> None:
+    [said] = decoder(FITTING[0]).decode([], [[5]], likeliest, -1, 1)
+    assert said == alone(build(FITTING[0]), [5], new=1, end=-1)
+    [more] = decoder(FITTING[0]).decode([], [[5]], likeliest, -1, 5)
+    assert len(more) == 5
+    assert more[:1] == said
+
+
+def test_half_precision_stays_near() -> None:
+    logits = []
+
+    def remembering(logits_AV: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        logits.append(logits_AV.log_softmax(1))
+        return torch.full((len(rows),), 3)
+
+    for dtype in (torch.float32, torch.bfloat16):
+        ours = Decoder(build(FITTING[0]).to(dtype))
+        ours.decode(PREFIX, TAILS, remembering, -1, 3)
+    assert all(each.dtype == torch.float32 for each in logits)
+    torch.testing.assert_close(torch.cat(logits[3:]), torch.cat(logits[:3]), atol=0.5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=2),
+        Gemma2Config(**SIZES),
+        Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=4, max_window_layers=1),
+    ],
+    ids=["gpt2", "gemma2", "sliding window"],
+)
+def test_other_kinds_of_attention_do_not_fit(config: Any) -> None:
+    assert not fits(build(config))
+    assert all(fits(build(fitting)) for fitting in FITTING)
