@@ -45,7 +45,7 @@ class Decoder:
         memory: Most tokens of which keys and values are remembered; the oldest rows go first.
     """
 
-    def __init__(self, model: PreTrainedModel, memory: int = 8192) -> None:
+    def __init__(self, model: PreTrainedModel, memory: int = 16_384) -> None:
         model.set_attn_implementation(_ATTENTION)
         self._model, self._memory = model, memory
         self._prefix_ids: list[int] = []
@@ -71,10 +71,14 @@ class Decoder:
             max_new_tokens: Most tokens of a row.
         """
         self._read_prefix(list(prefix))
-        pasts = [self._recall(list(tail)) for tail in tails]
+        recalled = [self._recall(list(tail)) for tail in tails]
+        pasts = [past for _, past in recalled]
         new = [list(tail[past.length :]) for tail, past in zip(tails, pasts, strict=True)]
         rows = _Rows(self._model, pasts, max(map(len, new)) + max_new_tokens - 1)
         logits_AV = self._forward(new, rows)
+        # What is remembered of a row at its end says what was recalled of it, too.
+        used = {place for place, past in recalled if past.ids}
+        self._pasts = deque(past for i, past in enumerate(self._pasts) if i not in used)
         said: list[list[int]] = [[] for _ in tails]
         active = list(range(len(tails)))
         for step in range(max_new_tokens):
@@ -104,13 +108,16 @@ class Decoder:
             self._forward([ids], rows)
             self._prefix = rows.take(0, ids).layers
 
-    def _recall(self, tail: list[int]) -> "_Past":
-        """Return what is remembered of the beginning of a row, but for its last token."""
+    def _recall(self, tail: list[int]) -> tuple[int, "_Past"]:
+        """Return where something is remembered of the beginning of a row, and what.
+
+        The last token is left to be read: what follows it is what is asked for.
+        """
         lengths = [_common(past.ids, tail[:-1]) for past in self._pasts]
         if max(lengths, default=0) < _WORTH_IT:
-            return _NOTHING
+            return 0, _NOTHING
         place = max(range(len(lengths)), key=lengths.__getitem__)
-        return self._pasts[place].first(lengths[place])
+        return place, self._pasts[place].first(lengths[place])
 
     def _remember(self, past: "_Past") -> None:
         self._pasts.append(past)

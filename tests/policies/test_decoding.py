@@ -111,6 +111,7 @@ def test_what_is_remembered_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -
     read.clear()
     ours.decode(PREFIX, [[*row, *said, 3, 2]], likeliest, -1, 1)
     assert read == [3]  # the last token that was said, and the two that are new
+    assert len(ours._pasts) == 1  # no dialogue is remembered twice
     read.clear()
     ours.decode(PREFIX[:4], [row], likeliest, -1, 1)
     assert read == [4, 30]  # behind another prefix nothing is the same
