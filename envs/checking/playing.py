@@ -75,8 +75,9 @@ def mover(
         seed: One seed always makes the same moves.
         nonsense: Share of messages that are neither a call nor an answer, in words only.
     """
+    # Not the stream that the environment has of the same seed, from which the tasks come.
+    rng = np.random.default_rng([seed, 1])
     if is_text(env):
-        rng = np.random.default_rng(seed)
 
         def choose(info: dict[str, Any]) -> str:
             choices = info.get("choices") or [""]
@@ -85,7 +86,7 @@ def mover(
 
         return choose
     space: spaces.Space[Any] = copy.deepcopy(env.action_space)
-    space.seed(seed)
+    space.seed(int(rng.integers(2**31)))
     return lambda _: space.sample()
 
 

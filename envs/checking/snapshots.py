@@ -54,7 +54,7 @@ def _round_trip(
 
 def _somewhere(env: gymnasium.Env[Any, Any], seed: int) -> dict[str, Any]:
     """Play from a reset to a random point of an episode; return the last `info`."""
-    move, rng = mover(env, seed, _MUCH_NONSENSE), np.random.default_rng((seed, 1))
+    move, rng = mover(env, seed, _MUCH_NONSENSE), np.random.default_rng([seed, 2])
     _, info = env.reset(seed=seed)
     for _ in range(rng.integers(6)):
         _, _, terminated, truncated, info = env.step(move(info))

@@ -99,6 +99,15 @@ class Mirror(gymnasium.Env[str, str]):
         vars(self).update(state)
 
 
+class DrawsTheSolutionFirst(Mirror):
+    """No fault: but who draws from the same stream as this world is always right."""
+
+    def draw(self) -> None:
+        at = self.np_random.integers(8)
+        super().draw()
+        self.secret = self.words[at]
+
+
 class Unmakeable(Mirror):
     def __init__(self, **_: Any) -> None:
         raise RuntimeError("no such file")
@@ -408,6 +417,22 @@ class Plain(gymnasium.Env[np.ndarray, int]):
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         return self.np_random.random(2), self.reward, bool(self.np_random.random() < 0.2), False, {}
+
+
+class PlainDraws(Plain):
+    """No fault: the right one of eight actions is the first thing that is drawn."""
+
+    action_space = spaces.Discrete(8)
+
+    def reset(
+        self, *, seed: int | None = None, options: Any = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        gymnasium.Env.reset(self, seed=seed)
+        self.right = self.np_random.integers(8)
+        return self.np_random.random(2), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return self.np_random.random(2), 0.0, True, False, {"success": bool(action == self.right)}
 
 
 class PlainInfinity(Plain):
