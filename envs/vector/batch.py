@@ -19,6 +19,7 @@ Batch = tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], In
 _OBJECT = np.dtype(object)
 _PLAIN = frozenset((type(None), str, list, tuple, dict))
 """Types of most values in infos that stay objects."""
+_FLAG = frozenset((bool,))
 _ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
@@ -114,6 +115,8 @@ class _Layout(NamedTuple):
     """Keys whose columns are of objects for certain."""
     pick: Callable[[Info], Sequence[Any]]
     """Returns the values of these keys."""
+    flags: tuple[str, ...]
+    """Keys whose columns are of booleans, if all are like the first."""
     others: tuple[str, ...]
     """Keys whose columns have to be looked through."""
 
@@ -123,6 +126,7 @@ def _layout(keys: tuple[str, ...], kinds: tuple[type, ...]) -> _Layout:
     """Return the layout of infos with these keys, of which the first has values of these types."""
     plain = [kind in _PLAIN for kind in kinds]
     objects = tuple(compress(keys, plain))
+    flags = tuple([key for key, kind in zip(keys, kinds, strict=True) if kind is bool])
 
     def pick(info: Info) -> Sequence[Any]:
         return [info[key] for key in objects]
@@ -131,7 +135,8 @@ def _layout(keys: tuple[str, ...], kinds: tuple[type, ...]) -> _Layout:
         tuple(f"_{key}" for key in keys),
         objects,
         itemgetter(*objects) if len(objects) > 1 else pick,  # which of one would be no sequence
-        tuple(key for key in keys if key not in objects),
+        flags,
+        tuple([key for key in keys if key not in (*objects, *flags)]),
     )
 
 
@@ -156,6 +161,12 @@ def _alike(infos: Sequence[Info], where: tuple[int, ...] | None, count: int) -> 
         rows = table
     flat = np.fromiter(chain.from_iterable(rows), _OBJECT, width * count)
     batch.update(zip(layout.objects, flat.reshape(count, width).T, strict=False))
+    for key in layout.flags:
+        flags = [info[key] for info in infos]
+        if where is None and _FLAG.issuperset(map(type, flags)):
+            batch[key] = np.fromiter(flags, np.bool_, count)
+        else:
+            batch[key] = _column(flags, where, count)
     for key in layout.others:
         batch[key] = _column([info[key] for info in infos], where, count)
     return batch

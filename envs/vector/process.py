@@ -15,10 +15,14 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+import cloudpickle
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from .members import Facts, Job, Maker, Members, Raised
+from .members import APPLY, Facts, Job, Maker, Members, Raised
 from .workers import GRACE
+
+WATCH = 0.0002
+"""Seconds that both ends of a pipe are awake before they sleep until something comes."""
 
 
 class WorkerDied(Exception):
@@ -67,6 +71,8 @@ class Worker:
                 start_new_session=True,  # so that all that it started can be ended with it
             )
         self.pipe = Connection(ours.detach())
+        self._ears = select.poll()
+        self._ears.register(self.pipe, select.POLLIN)
         self._send(self._order)
 
     def greet(self) -> None:
@@ -77,7 +83,14 @@ class Worker:
         """Send the jobs that wait."""
         jobs, self.waiting = self.waiting, []
         self.busy = {job[0]: job for job in jobs}
-        self._send(pickle.dumps(jobs, protocol=5))
+        # A function may be one that the process cannot import, a lambda or a script's own.
+        writer = cloudpickle if any(job[1] == APPLY for job in jobs) else pickle
+        self._send(writer.dumps(jobs, protocol=5))
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the process has begun to say something, or hung up."""
+        return bool(self._ears.poll(0))
 
     def hear(self) -> Any:
         """Return what the process says, or raise what it raised.
@@ -125,6 +138,20 @@ class Worker:
             raise WorkerDied from None
 
 
+def watch(for_it: Callable[[], bool]) -> bool:
+    """Look out for what is likely to come at once, and tell whether it came.
+
+    To be woken takes a process longer than a step of a fast world. Whoever else wants the
+    processor gets it in between.
+    """
+    until = time.perf_counter() + WATCH
+    while time.perf_counter() < until:
+        if for_it():
+            return True
+        os.sched_yield()
+    return False
+
+
 def live(descriptor: int, parent: int) -> None:
     """Make members and do their jobs until the pipe closes; the main loop of a process."""
     threading.Thread(target=_end_with, args=(descriptor, parent), daemon=True).start()
@@ -149,7 +176,10 @@ def live(descriptor: int, parent: int) -> None:
 
 
 def _serve(pipe: Connection, members: Members, tell: Callable[[Any], None]) -> None:
+    ears = select.poll()
+    ears.register(pipe, select.POLLIN)
     while True:
+        watch(lambda: bool(ears.poll(0)))
         jobs = pickle.loads(pipe.recv_bytes())
         try:
             members.work(jobs, tell)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ...errors import UserError
 from .members import RESET, STEP, Job, Maker, check_alike
-from .process import Worker, WorkerDied
+from .process import Worker, WorkerDied, watch
 from .workers import GRACE, Results, parts
 
 LOST = object()
@@ -75,6 +75,7 @@ class Processes:
         while True:
             results, self._given_up = self._given_up, []
             left = _LOOK if until is None else min(_LOOK, max(until - time.monotonic(), 0))
+            watch(lambda: any(worker.busy and worker.speaks for worker in self._workers))
             heard = self._selector.select(0 if results else left)
             for key, _ in heard:
                 results += self._listen(key.data)

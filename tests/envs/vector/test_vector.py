@@ -452,6 +452,14 @@ def test_attributes_and_methods_of_members(mode: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_any_function_is_applied(mode: Any) -> None:
+    """A lambda, or a function of the program itself, which no process could import."""
+    with closing(make_vec("palaestra/GuessNumber-v0", 3, mode)) as vector:
+        vector.reset(seed=0)
+        assert vector.apply(lambda env: env.unwrapped.max_turns) == (5, 5, 5)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_state_is_taken_and_set(mode: Any) -> None:
     with closing(Vector([Words] * 2, mode, autoreset="Disabled")) as vector:
         vector.reset(seed=3)
