@@ -4,11 +4,12 @@
 strings, so neither torch nor Numba is imported before an environment is made.
 """
 
+from itertools import product
 from typing import Any
 
 from gymnasium import register
 
-from .questions.reasoning_names import NAMES
+from .questions.reasoning_names import HARD, NAMES
 
 # A text environment checks itself what Gymnasium's wrappers would check.
 _DIALOGUE: dict[str, Any] = {
@@ -45,11 +46,12 @@ _worlds("GuessNumber", "guess_number", "wide", "vast")
 _worlds("Hangman", "hangman", "seven-misses", "five-misses")
 _worlds("Synthesis", "synthesis", "composition", "loop")
 for _name in NAMES:
-    for _suffix, _python in (("", None), ("-python", "auto")):
+    for _level, _python in product((None, "hard") if _name in HARD else (None,), (None, "auto")):
+        _suffix = f"{'-hard' if _level else ''}{'-python' if _python else ''}"
         register(
             id=f"palaestra/Reasoning-{_name}{_suffix}-v0",
             entry_point=f"{__name__}.reasoning:Reasoning",
-            kwargs={"name": _name, "python": _python},
+            kwargs={"name": _name, "python": _python, "level": _level},
             **_DIALOGUE,
         )
 for _level in (

@@ -64,7 +64,8 @@ class BabyAI(gymnasium.Env[NDArray[np.float32], np.integer[Any]]):
     Success on `test`, oracle (minigrid's bot) 1 on every level; random GoToObj 0.15, GoToLocal
     0.16, PickupLoc 0.10, OpenDoor 0.05, OpenDoorsOrder 0.03 (500 episodes each), UnlockLocal,
     PutNextLocal and BlockedUnlockPickup 0 (300 each), KeyCorridor 0.01 (150). Mean return of
-    the oracle, in this order: 0.86, 0.84, 0.87, 0.86, 0.85, 0.80, 0.83, 0.68, 0.78.
+    the oracle, in this order: 0.86, 0.84, 0.87, 0.86, 0.85, 0.80, 0.83, 0.68, 0.78. PPO on the
+    arrays, GoToObj, 0.99 (0.98 to 1.00; 184,320 steps, one training seed, 200 episodes).
 
     ## Version History
     v0: first version.

@@ -66,7 +66,9 @@ class Factbook(PlannedEnv):
 
     ## Reference Scores
     Success on `test`: random choices 0.12 in `one-hop` and `multi-hop` (one in eight), 0.17 in
-    `comparison` (one in six); oracle 1 in each.
+    `comparison` (one in six); oracle 1 in each. On `one-hop` PPO through `AsChoices` and MiniLM
+    0.26 (0.20 to 0.32; 6,144 steps, one training seed, 200 episodes), where random choices took
+    0.16 (0.11 to 0.21) of the same tasks.
 
     ## Version History
     v0: first version.
@@ -159,7 +161,7 @@ class Factbook(PlannedEnv):
         """Draw places without replacement."""
         return [int(i) for i in np.argsort(self.np_random.random(len(among)))[:count]]
 
-    def _is_right(self, answer: str) -> bool:
+    def _judge(self, answer: str) -> bool | str:
         truth = self.task.plan.answer
         forms = (truth, *self._asked.also.get(truth, ()))
         return any(is_same(_bare(answer), _bare(form)) for form in forms)

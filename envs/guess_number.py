@@ -23,6 +23,8 @@ class NumberTask(Task):
     """The smallest number that the answers so far leave."""
     last: int = 0
     """The largest."""
+    guesses: tuple[str, ...] = ()
+    """The messages that name one of the numbers."""
 
 
 class GuessNumber(TextEnv):
@@ -51,6 +53,8 @@ class GuessNumber(TextEnv):
     Success on `test`, `narrow`: random choices 0.15 (5 of 31 at best, for a guess may be
     repeated), oracle 1. PPO through `AsChoices` and MiniLM 0.04 (0.02 to 0.07; 6,144 steps, one
     training seed, 200 episodes): it learns no bisection, and repeats itself.
+    SmolLM2-135M-Instruct, 3 shots, 200 episodes each, greedy 0.03 (0.01 to 0.05), sampled at
+    temperature 1 0.02 (0.01 to 0.04).
 
     ## Version History
     v0: first version.
@@ -75,16 +79,16 @@ class GuessNumber(TextEnv):
         lowest, secret = self._tasks[self._draw(len(self._tasks))]
         last = lowest + self._span - 1
         question = f"I think of a whole number from {lowest} to {last}. Which is it?"
-        return NumberTask(question, "number", {}, lowest, secret, lowest, last)
+        guesses = _guesses(lowest, self._span)
+        return NumberTask(question, "number", {}, lowest, secret, lowest, last, guesses)
 
-    def _choices(self) -> list[str]:
-        return _guesses(self.task.lowest, self._span).copy()
+    def _choices(self) -> tuple[str, ...]:
+        return self.task.guesses
 
-    def _is_right(self, answer: str) -> bool:
-        return _whole(answer) == self.task.secret
-
-    def _reply(self, answer: str) -> str:
+    def _judge(self, answer: str) -> bool | str:
         guess, task = _whole(answer), self.task
+        if guess == task.secret:
+            return True
         if guess is None:
             return "That is not a whole number."
         if guess < task.secret:
@@ -113,8 +117,8 @@ def _tasks(span: int) -> dict[str, list[tuple[int, int]]]:
 
 
 @cache
-def _guesses(lowest: int, span: int) -> list[str]:
-    return [f"<answer>{number}</answer>" for number in range(lowest, lowest + span)]
+def _guesses(lowest: int, span: int) -> tuple[str, ...]:
+    return tuple([f"<answer>{number}</answer>" for number in range(lowest, lowest + span)])
 
 
 @lru_cache(maxsize=4096)

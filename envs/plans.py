@@ -31,7 +31,7 @@ class PlannedTask(Task):
     """A plan that became the task, and the messages of all of its siblings."""
 
     plan: Plan = _NOTHING
-    stages: tuple[list[str], ...] = ()
+    stages: tuple[tuple[str, ...], ...] = ()
     """Choices at first, after one result, and so on; the last are the answers."""
 
 
@@ -62,10 +62,10 @@ class PlannedEnv(TextEnv):
         )
         return PlannedTask(plan.question, plan.kind, dict(plan.facts), plan, stages)
 
-    def _choices(self) -> list[str]:
-        return self.task.stages[self._stage].copy()
+    def _choices(self) -> tuple[str, ...]:
+        return self.task.stages[self._stage]
 
-    def _is_right(self, answer: str) -> bool:
+    def _judge(self, answer: str) -> bool | str:
         return is_same(answer, self.task.plan.answer)
 
     def solution(self) -> str:
@@ -77,11 +77,11 @@ class PlannedEnv(TextEnv):
     def _stage(self) -> int:
         return min(self._results, len(self.task.stages) - 1)
 
-    def _shuffled(self, messages: Any) -> list[str]:
+    def _shuffled(self, messages: Any) -> tuple[str, ...]:
         """Return the distinct messages in an order drawn from the seed."""
         distinct = list(dict.fromkeys(messages))
         keys = self.np_random.random(len(distinct)).tolist()
-        return [message for _, message in sorted(zip(keys, distinct, strict=True))]
+        return tuple([message for _, message in sorted(zip(keys, distinct, strict=True))])
 
 
 def _answer(plan: Plan) -> str:

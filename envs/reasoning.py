@@ -7,12 +7,12 @@ import random
 import re
 from decimal import Context, localcontext
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import UserError
 from .parsing import Answer, parse
 from .plans import Plan, PlannedEnv
-from .questions.reasoning_names import NAMES
+from .questions.reasoning_names import HARD, NAMES
 from .scoring import exact, folded, is_same
 from .speech import CHARSET, MAX_ACTION_LENGTH, MAX_OBSERVATION_LENGTH
 from .tools import Tool
@@ -61,7 +61,10 @@ class Reasoning(PlannedEnv):
     graphs, codes. `palaestra/Reasoning-<name>-python-v0` adds a tool that runs Python. The
     splits share no question: a hash of its text puts half of them into `train` and a quarter
     each into `validation` and `test`. The tasks are those of the version of reasoning-gym that
-    is installed, at its default difficulty.
+    is installed, at its default difficulty. 41 generators have a further level,
+    `palaestra/Reasoning-<name>-hard-v0`, and `palaestra/Reasoning-<name>-hard-python-v0`: their
+    own curriculum, raised until its attributes (how many numbers, how long words, how big a grid)
+    are nowhere easier than by default and somewhere clearly harder.
 
     Source: Stojanovski et al., "Reasoning Gym: Reasoning Environments for Reinforcement Learning
     with Verifiable Rewards" (2025).
@@ -81,7 +84,7 @@ class Reasoning(PlannedEnv):
     Terminated by an answer, or after 4 messages; with Python after 8.
 
     ## Reference Scores
-    Success on `test`: random choices 0.12 (one in eight), oracle 1.
+    Success on `test`, at either level: random choices 0.12 (one in eight), oracle 1.
 
     ## Version History
     v0: first version.
@@ -91,17 +94,18 @@ class Reasoning(PlannedEnv):
         python: A tool that runs Python in this sandbox, `monty`, `bubblewrap` or `auto`, told as
             `info["python"]`; None for no such tool.
         split: Which tasks are drawn: one of `splits`, which share none.
-        level: There is one only: None.
+        level: `standard`, or `hard` where the generator is in `reasoning_names.HARD`.
         render_mode: `ansi`, or None.
 
     Raises:
-        UserError: there is no such generator, split or render mode, or no reasoning-gym.
+        UserError: there is no such generator, split, level or render mode, or no reasoning-gym.
     """
 
     instructions = (
         "Solve the task. Where it shows the form of an answer, keep to it exactly. Reply with "
         "<answer>result</answer>."
     )
+    levels: ClassVar[tuple[str, ...]] = ("standard", "hard")
     max_choices = 8
 
     def __init__(
@@ -115,8 +119,10 @@ class Reasoning(PlannedEnv):
         super().__init__(split, level, render_mode)
         if name not in NAMES:
             raise UserError(f"unknown generator {name!r}; there are: {', '.join(NAMES)}")
+        if self.level == "hard" and name not in HARD:
+            raise UserError(f"{name} has no hard tasks; these have: {', '.join(HARD)}")
         self.name = name
-        self._items = copy.copy(_dataset(name))
+        self._items = copy.copy(_dataset(name, self.level))
         self._form = re.compile(_FORMS.get(name, ".*"), re.ASCII | re.DOTALL)
         self._tools: dict[str, Tool] = {}
         self._facts: dict[str, Any] = {}
@@ -183,7 +189,7 @@ class Reasoning(PlannedEnv):
             or self._solves(other.answer, item)
         )
 
-    def _is_right(self, answer: str) -> bool:
+    def _judge(self, answer: str) -> bool | str:
         return self._solves(answer, self._item(self.task.facts["item_seed"]))
 
     def _solves(self, answer: str, item: Item) -> bool:
@@ -203,7 +209,7 @@ class Reasoning(PlannedEnv):
         # The generators draw from Random(seed + index): only with one index, and seeds far
         # apart, do no two seeds share items.
         if self.name in _REBUILT:
-            self._items = _library().create_dataset(self.name, seed=seed, size=1)
+            self._items = _built(self.name, self.level, seed)
         self._items.seed = seed
         # One of them sets the precision of decimals for the whole thread.
         with localcontext(Context()):
@@ -212,9 +218,22 @@ class Reasoning(PlannedEnv):
 
 
 @cache
-def _dataset(name: str) -> Any:
+def _dataset(name: str, level: str | None) -> Any:
     """Return a generator with what it has read, to be copied: its seed is an attribute."""
-    return _library().create_dataset(name, seed=0, size=1)
+    return _built(name, level, seed=0)
+
+
+def _built(name: str, level: str | None, seed: int) -> Any:
+    """Return a generator of one item, at its default difficulty or as hard as `HARD` says."""
+    settings = {"seed": seed, "size": 1}
+    if level == "hard":
+        curriculum = _library().factory.create_curriculum(name)
+        curriculum.set_global_level(HARD[name])
+        # Else a range would begin where the easiest level does.
+        kinds = _library().coaching.base_curriculum
+        highest = kinds.DefaultCurriculumContext(kinds.RangeAttributeMode.UPPER_BOUND)
+        settings = vars(curriculum.generate_configuration(settings, highest))
+    return _library().create_dataset(name, **settings)
 
 
 @cache

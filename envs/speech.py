@@ -20,8 +20,6 @@ _SIGNS = "–—‘’“”„…−×÷‹›⟦⟧"
 CHARSET = frozenset(chr(c) for first, last in _RANGES for c in range(first, last + 1)) | frozenset(
     _SIGNS
 )
-_PLAIN = re.compile(r"[\n -~]*")
-"""A test that is many times faster than the search below."""
 _UNSAYABLE = re.compile("[^" + "".join(f"{chr(a)}-{chr(b)}" for a, b in _RANGES) + _SIGNS + "]")
 
 _REMEMBERED, _SHORT = 1024, 512
@@ -109,7 +107,8 @@ def speech_with(tools: Mapping[str, Tool]) -> Speech:
 def sayable(text: str) -> str:
     """Bring a message of the world into the observation space."""
     text = text[:MAX_OBSERVATION_LENGTH]
-    return text if _PLAIN.fullmatch(text) else _UNSAYABLE.sub("?", text)
+    # A test that is many times faster than a search, and true of nearly all.
+    return text if text.isascii() and text.isprintable() else _UNSAYABLE.sub("?", text)
 
 
 def harmless(text: str, keep: Mapping[str, Tool] | None = None) -> str:

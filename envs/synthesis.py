@@ -63,7 +63,8 @@ class Synthesis(PlannedEnv):
     ## Reference Scores
     Success on `test`, every level: random choices 0.12 (one in eight), oracle 1. On `expression`,
     PPO through `AsChoices` and MiniLM 0.36 (0.29 to 0.43; 6,144 steps, one training seed, 200
-    episodes).
+    episodes); SmolLM2-135M-Instruct, 4 shots and messages of at most 48 tokens, greedy 0.00 (none
+    of 200), with 1.1 messages an episode that hold no call and no answer.
 
     ## Version History
     v0: first version.
@@ -162,7 +163,7 @@ class Synthesis(PlannedEnv):
             facts={"python": self._sandbox.name},
         )
 
-    def _is_right(self, answer: str) -> bool:
+    def _judge(self, answer: str) -> bool | str:
         """Run the answer on the hidden inputs, and compare what comes out.
 
         What is expected never enters the sandbox, so whatever the answer does there, prints or

@@ -14,9 +14,10 @@ failure         None, "format", "tool", "timeout" or "infra"
 reward_valid    False where the machinery failed, so that no trainer learns from it
 ==============  =====================================================================
 
-and what else the task has to tell, gold passages for instance. The lists are the reader's own;
-the messages and schemas in them are the environment's, to be read and not to be written to,
-for a copy of each would cost more than the step.
+and what else the task has to tell, gold passages for instance. The lists are the
+reader's own; the messages and schemas in them are the environment's, to be read and not to be
+written to, for a copy of each would cost more than the step. Choices are a tuple, which all who
+read can share.
 """
 
 import copy
@@ -57,7 +58,7 @@ class TextEnv(gymnasium.Env[str, str]):
     """Base of the environments that are played in words.
 
     A subclass sets `instructions`, `max_turns` and `max_choices`, has `tools` if there are any,
-    and writes `_new_task`, `_choices`, `_is_right` and `solution`. Everything else, and above
+    and writes `_new_task`, `_choices`, `_judge` and `solution`. Everything else, and above
     all what happens to a hostile message, is decided here. Whatever changes in an episode
     belongs into `self.task`.
 
@@ -108,12 +109,12 @@ class TextEnv(gymnasium.Env[str, str]):
         """Draw a task from `self.np_random`."""
 
     @abstractmethod
-    def _choices(self) -> list[str]:
+    def _choices(self) -> tuple[str, ...]:
         """Return the admissible messages at this point."""
 
     @abstractmethod
-    def _is_right(self, answer: str) -> bool:
-        """Tell whether the answer solves the task.
+    def _judge(self, answer: str) -> bool | str:
+        """Tell whether the answer solves the task, or what the world says to it and plays on.
 
         Raises:
             ToolTimeout: the answer is a program, say, and takes too long: it is wrong.
@@ -124,10 +125,6 @@ class TextEnv(gymnasium.Env[str, str]):
     def solution(self) -> str:
         """Return the next message of a dialogue that solves the task."""
 
-    def _reply(self, answer: str) -> str | None:
-        """Return what the world says to an answer that is not right, None if that ends it all."""
-        return None
-
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
@@ -136,10 +133,7 @@ class TextEnv(gymnasium.Env[str, str]):
             super().reset(seed=seed)
         self.task = self._new_task()
         question = sayable(self.task.question)
-        self._messages = [
-            {"role": "system", "content": self._rules},
-            {"role": "user", "content": question},
-        ]
+        self._messages = [self._rules, {"role": "user", "content": question}]
         self._turns = self._results = 0
         self._over = False
         return question, self._info()
@@ -208,7 +202,8 @@ class TextEnv(gymnasium.Env[str, str]):
 
     def _draw(self, count: int) -> int:
         """Draw a number from 0 to count - 1, many times faster than `integers` does."""
-        return int(self.np_random.random() * count)
+        generator = self._np_random or self.np_random  # which is a property, and slower
+        return int(generator.random() * count)
 
     def _sample(self, things: Sequence[T], count: int) -> list[T]:
         """Draw as many different things, all of them in their order if that is all."""
@@ -220,20 +215,18 @@ class TextEnv(gymnasium.Env[str, str]):
         return [things[i] for i in picked]
 
     def _answered(self, text: str) -> Step:
-        parsed = ("answer", text)
-        failure = None
+        parsed, failure = ("answer", text), None
         try:
-            right = self._is_right(text)
-            reply = None if right else self._reply(text)
+            verdict = self._judge(text)
         except ToolTimeout:  # what was answered, a program for instance, takes too long
-            right, reply, failure = False, None, "timeout"
+            verdict, failure = False, "timeout"
         except Exception as error:
             return self._out_of_order(parsed, error)
-        if reply is not None:
-            return self._said({"role": "user", "content": reply}, parsed)
+        if isinstance(verdict, str):
+            return self._said({"role": "user", "content": verdict}, parsed)
         self._over = True
-        info = self._info(parsed, failure, right)
-        return "", SUCCESS_REWARD if right else 0.0, True, False, info
+        info = self._info(parsed, failure, verdict)
+        return "", SUCCESS_REWARD if verdict else 0.0, True, False, info
 
     def _called(self, tool: Tool, arguments: dict[str, Any]) -> Step:
         parsed = (tool.name, arguments)
@@ -261,11 +254,11 @@ class TextEnv(gymnasium.Env[str, str]):
         failure: str | None = None,
         reward: float = 0.0,
     ) -> Step:
-        told = message["content"]
-        told = message["content"] = self._speech.told.get(told) or self._speech.tell(told)
+        speech, told = self._speech, message["content"]
+        told = message["content"] = speech.told.get(told) or speech.tell(told)
         self._messages.append(message)
-        self._over = self._turns >= self.max_turns
-        return told, reward, self._over, False, self._info(parsed, failure)
+        over = self._over = self._turns >= self.max_turns
+        return told, reward, over, False, self._info(parsed, failure)
 
     def _info(
         self,
@@ -273,17 +266,18 @@ class TextEnv(gymnasium.Env[str, str]):
         failure: str | None = None,
         success: bool = False,
     ) -> dict[str, Any]:
-        return {
-            "messages": self._messages.copy(),
-            "kind": self.task.kind,
-            "tools": self._schemas.copy(),
-            "choices": [] if self._over else self._choices(),
+        task = self.task
+        info = {
+            "messages": [*self._messages],
+            "kind": task.kind,
+            "tools": [*self._schemas],
+            "choices": () if self._over else self._choices(),
             "parsed_action": parsed,
             "success": success,
             "failure": failure,
             "reward_valid": True,
-            **self.task.facts,
         }
+        return info | task.facts if task.facts else info
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_speech"}
@@ -297,8 +291,9 @@ class TextEnv(gymnasium.Env[str, str]):
         return [copy.deepcopy(tool.schema) for tool in self.tools.values()]
 
     @functools.cached_property
-    def _rules(self) -> str:
-        return f"{self.instructions} You may send {self.max_turns} messages."
+    def _rules(self) -> dict[str, str]:
+        rules = f"{self.instructions} You may send {self.max_turns} messages."
+        return {"role": "system", "content": rules}
 
 
 def _own(arguments: dict[str, Any]) -> dict[str, Any]:

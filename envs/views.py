@@ -160,7 +160,7 @@ class AsText(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             ],
             "kind": "move",
             "tools": [],
-            "choices": [] if over else list(self._words),
+            "choices": () if over else tuple(self._words),
             "parsed_action": parsed,
             "success": solved,
             "failure": failure or info.get("failure"),
@@ -198,7 +198,7 @@ class AsChoices(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         gymnasium.Wrapper.__init__(self, env if is_text(env) else AsText(env))
         self._dialogue_bytes, self._choice_bytes = dialogue_bytes, choice_bytes
         count = int(self.env.get_wrapper_attr("max_choices"))
-        self._choices: list[str] = []
+        self._choices: tuple[str, ...] = ()
         self.action_space = spaces.Discrete(count)
         self.observation_space = spaces.Dict(
             {
@@ -238,15 +238,15 @@ class AsChoices(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def get_state(self) -> dict[str, Any]:
         """Return a snapshot of the episode, where the environment can give one."""
-        return {"env": self.env.get_wrapper_attr("get_state")(), "choices": self._choices.copy()}
+        return {"env": self.env.get_wrapper_attr("get_state")(), "choices": self._choices}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from a snapshot."""
         self.env.get_wrapper_attr("set_state")(state["env"])
-        self._choices = state["choices"].copy()
+        self._choices = state["choices"]
 
     def _observe(self, info: dict[str, Any]) -> ChoicesObservation:
-        self._choices = info["choices"]
+        self._choices = tuple(info["choices"])
         mask_K = self.action_masks()
         choices_K_C = np.zeros((len(mask_K), self._choice_bytes), np.uint8)
         for row, choice in zip(choices_K_C, self._choices, strict=False):

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -29,7 +29,7 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "messages": list,
     "kind": str,
     "tools": list,
-    "choices": list,
+    "choices": (list, tuple),
     "parsed_action": (tuple, type(None)),
     "success": (bool, np.bool_),
     "failure": (str, type(None)),
@@ -190,7 +190,7 @@ def _wrong_messages(info: dict[str, Any]) -> str | None:
     return None
 
 
-def _wrong_choices(choices: list[Any], over: bool, most: int) -> str | None:
+def _wrong_choices(choices: Sequence[Any], over: bool, most: int) -> str | None:
     if over:
         return f"{len(choices)} choices after the end" if choices else None
     if not choices:

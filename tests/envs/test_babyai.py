@@ -303,7 +303,7 @@ def test_it_is_played_in_words() -> None:
     env = Revealed(AsText(by_id("GoToObj", split="test")))
     said, info = env.reset(seed=0)
     assert said.startswith("Mission: go to ")
-    assert info["choices"] == ["left", "right", "forward", "pickup", "drop", "toggle"]
+    assert info["choices"] == ("left", "right", "forward", "pickup", "drop", "toggle")
     over = False
     while not over:
         said, reward, over, _, info = env.step(f"<answer>{info['solution']}</answer>")

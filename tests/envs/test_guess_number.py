@@ -28,7 +28,7 @@ def test_the_world_says_where_the_number_is() -> None:
     question, info = env.reset(seed=5)
     lowest, secret = env.task.lowest, env.task.secret
     assert question == f"I think of a whole number from {lowest} to {lowest + 30}. Which is it?"
-    assert info["choices"] == [f"<answer>{n}</answer>" for n in range(lowest, lowest + 31)]
+    assert info["choices"] == tuple(f"<answer>{n}</answer>" for n in range(lowest, lowest + 31))
     assert (
         env.step(f"<answer>{secret - 1}</answer>")[0] == f"The number is higher than {secret - 1}."
     )

@@ -2,17 +2,20 @@
 
 import os
 import random
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from decimal import getcontext
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from palaestra.envs import reasoning
-from palaestra.envs.questions.reasoning_names import NAMES
+from palaestra.envs.questions.reasoning_names import HARD, NAMES
 from palaestra.envs.reasoning import Reasoning
 from palaestra.envs.speech import CHARSET, MAX_OBSERVATION_LENGTH
 from palaestra.errors import UserError
@@ -25,6 +28,7 @@ SLOW = {
     "polynomial_equations",
     "rearc",
 }
+CASES = [(name, None) for name in NAMES] + [(name, "hard") for name in HARD]
 LONGEST = 4096
 HOSTILE = (
     "",
@@ -72,10 +76,71 @@ def test_every_name_is_a_generator_of_the_installed_version() -> None:
     assert len(set(NAMES)) == len(NAMES) > 60
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_one_choice_is_right_and_only_that(name: str) -> None:
-    env = Reasoning(name, split="test")
-    for seed in range(1 if name in SLOW else 4):
+def test_every_hard_level_is_of_a_generator_and_has_an_id() -> None:
+    assert set(HARD) < set(NAMES)
+    assert len(HARD) > 40
+    for name in NAMES:
+        ids = {f"palaestra/Reasoning-{name}-hard{suffix}-v0" for suffix in ("", "-python")}
+        assert ids & set(gymnasium.registry) == (ids if name in HARD else set())
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_hard_is_harder_in_something_and_easier_in_nothing(name: str) -> None:
+    """Which way is harder, the curriculum says: its levels begin with the easiest."""
+    factory = pytest.importorskip("reasoning_gym.factory")
+    hard, standard = (Reasoning(name, level=level)._items.config for level in ("hard", "standard"))
+    gains = []
+    for attribute in factory.create_curriculum(name).attributes.values():
+        first, last = attribute.levels[0], attribute.levels[-1]
+        (now, most), (before, most_before) = (span(attribute, of) for of in (hard, standard))
+        if isinstance(first, int | float):
+            sign = 1 if last > first else -1
+            assert sign * most >= sign * most_before, attribute.name
+            gains.append(sign * (now - before) / max(abs(before), 1))
+            assert gains[-1] >= 0, attribute.name
+        elif isinstance(first[0], str):
+            assert set(most) >= set(most_before), attribute.name
+    assert max(gains) >= 1 / 8
+
+
+def span(attribute: Any, config: Any) -> tuple[Any, Any]:
+    """Return the middle and the end of the range that a configuration has an attribute in."""
+    if hasattr(attribute, "field_name"):
+        value = getattr(config, attribute.field_name)
+        return value, value
+    low = getattr(config, attribute.lower_field_name)
+    high = getattr(config, attribute.upper_field_name)
+    return (low + high) / 2, high
+
+
+def test_hard_tasks_are_other_tasks_of_the_same_splits() -> None:
+    for name in ("chain_sum", "survo"):
+        questions = {
+            (level, split): {plan.question for seed in range(5) for plan in siblings(env, seed)}
+            for level in Reasoning.levels
+            for split in Reasoning.splits
+            for env in [Reasoning(name, level=level, split=split)]
+        }
+        assert all(len(asked) >= 8 for asked in questions.values())
+        for (level, split), asked in questions.items():
+            assert {reasoning._split_of(question) for question in asked} == {split}
+            other = "standard" if level == "hard" else "hard"
+            assert not asked & questions[other, split]
+
+
+def test_hard_sums_have_as_many_and_as_long_numbers_as_there_are_at_that_level() -> None:
+    sums = [
+        plan.question
+        for seed in range(9)
+        for plan in siblings(Reasoning("chain_sum", level="hard"), seed)
+    ]
+    assert {len(re.findall(r"\d{5}", asked)) for asked in sums} == {6}
+
+
+@pytest.mark.parametrize(("name", "level"), CASES)
+def test_one_choice_is_right_and_only_that(name: str, level: str | None) -> None:
+    env = Reasoning(name, split="test", level=level)
+    for seed in range(1 if level or name in SLOW else 4):
         question, info = env.reset(seed=seed)
         assert question == env.task.question
         assert CHARSET.issuperset(question)
@@ -162,9 +227,9 @@ def test_what_is_no_number_is_no_answer(name: str) -> None:
         env.reset(seed=seed)
         truth = env.task.plan.answer
         count = truth.count(",") + 1
-        assert env._is_right(truth)
+        assert env._judge(truth)
         assert not any(
-            env._is_right(answer)
+            env._judge(answer)
             for answer in (
                 "nan",
                 "nan + nani",
@@ -186,13 +251,13 @@ def test_no_wrong_number_is_right_where_the_truth_is_negative() -> None:
 def test_a_sign_counts_and_so_does_the_end_of_a_word() -> None:
     env = Reasoning("gsm_symbolic")
     env.reset(seed=0)
-    assert env._is_right(env.task.plan.answer)
-    assert not env._is_right(f"-{env.task.plan.answer}")
+    assert env._judge(env.task.plan.answer)
+    assert not env._judge(f"-{env.task.plan.answer}")
     env = Reasoning("spell_backward")
     for seed in range(50):
         env.reset(seed=seed)
-        assert env._is_right(env.task.plan.answer.upper())
-        assert not env._is_right(env.task.plan.answer * 2)
+        assert env._judge(env.task.plan.answer.upper())
+        assert not env._judge(env.task.plan.answer * 2)
 
 
 def test_another_way_to_the_truth_is_right_too() -> None:
@@ -250,6 +315,8 @@ def test_a_state_belongs_to_its_generator() -> None:
     env.reset(seed=0)
     with pytest.raises(UserError, match="lcm"):
         other.set_state(env.get_state())
+    with pytest.raises(UserError, match="standard"):
+        Reasoning("lcm", level="hard").set_state(env.get_state())
 
 
 def test_mistakes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +324,10 @@ def test_mistakes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
         Reasoning("gdc")
     with pytest.raises(UserError, match="unknown split"):
         Reasoning("gcd", split="dev")
+    with pytest.raises(UserError, match="the levels are: standard, hard"):
+        Reasoning("gcd", level="harder")
+    with pytest.raises(UserError, match="rearc has no hard tasks; these have: ab, "):
+        Reasoning("rearc", level="hard")
     with pytest.raises(UserError, match="unknown sandbox"):
         Reasoning("gcd", python="playpen")
     monkeypatch.setattr(reasoning, "NAMES", ("syllogism",))

@@ -43,16 +43,15 @@ class Parrot(TextEnv):
         word = f"word{self.np_random.integers(100)}"
         return Task(f"Say {word}.", "saying", {"word": word})
 
-    def _choices(self) -> list[str]:
-        return [self.solution(), "<echo>hello</echo>"]
+    def _choices(self) -> tuple[str, ...]:
+        return self.solution(), "<echo>hello</echo>"
 
-    def _is_right(self, answer: str) -> bool:
+    def _judge(self, answer: str) -> bool | str:
         if answer == "break":
             raise OSError("the judge is asleep")
-        return answer == self.task.facts["word"]
-
-    def _reply(self, answer: str) -> str | None:
-        return "Nearly." if answer.startswith("word") else None
+        if answer == self.task.facts["word"]:
+            return True
+        return "Nearly." if answer.startswith("word") else False
 
     def solution(self) -> str:
         return f"<answer>{self.task.facts['word']}</answer>"
@@ -133,7 +132,7 @@ def test_a_call_and_its_result(env: Parrot) -> None:
 def test_the_right_answer(env: Parrot) -> None:
     said, reward, terminated, truncated, info = env.step(env.solution())
     assert (said, reward, terminated, truncated) == ("", 1.0, True, False)
-    assert (info["success"], info["failure"], info["choices"]) == (True, None, [])
+    assert (info["success"], info["failure"], info["choices"]) == (True, None, ())
     assert info["messages"][-1]["role"] == "assistant"
 
 
@@ -163,7 +162,7 @@ def test_a_failed_tool_costs_a_turn(env: Parrot, tool: str, failure: str) -> Non
 def test_a_broken_tool_is_not_the_agents_fault(env: Parrot) -> None:
     said, reward, terminated, truncated, info = env.step("<crash>x</crash>")
     assert (reward, terminated, truncated) == (0.0, False, True)
-    assert (info["failure"], info["reward_valid"], info["choices"]) == ("infra", False, [])
+    assert (info["failure"], info["reward_valid"], info["choices"]) == ("infra", False, ())
     assert "out of order" in said
     with pytest.raises(gymnasium.error.ResetNeeded):
         env.step("again")
@@ -174,7 +173,7 @@ def test_the_turn_limit_terminates(env: Parrot, message: str) -> None:
     steps = [env.step(message) for _ in range(4)]
     assert [step[2] for step in steps] == [False, False, False, True]
     assert not any(step[3] for step in steps)
-    assert steps[-1][4]["choices"] == []
+    assert steps[-1][4]["choices"] == ()
 
 
 def test_the_last_turn_may_solve_the_task(env: Parrot) -> None:
@@ -220,8 +219,9 @@ def test_what_is_done_to_an_info_does_not_reach_the_environment(env: Parrot) -> 
     for message in ("<echo>a</echo>", "Hm.", "<refuse>x</refuse>"):
         info = env.step(message)[4]
         assert info == twin.step(message)[4]
-        for listed in ("messages", "tools", "choices"):
-            info[listed].clear()
+        info["messages"].clear()
+        info["tools"].clear()
+        assert type(info["choices"]) is tuple
     assert env.step("Hm.")[4] == twin.step("Hm.")[4]
 
 

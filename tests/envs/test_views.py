@@ -55,7 +55,7 @@ def test_text_crosses_as_bytes(env_id: str) -> None:
         for _ in range(2):
             rows = [decoded(row) for row in observation["choices"]]
             count = len(info["choices"])
-            assert rows == info["choices"] + [""] * (len(rows) - count)
+            assert rows == [*info["choices"], *[""] * (len(rows) - count)]
             np.testing.assert_array_equal(observation["mask"], np.arange(len(rows)) < count)
             np.testing.assert_array_equal(observation["mask"], env.action_masks())
             assert shown_in(observation) == said_in(info)
@@ -69,7 +69,7 @@ def test_accents_cross_as_bytes() -> None:
     for seed in range(200):
         observation, info = env.reset(seed=seed)
         seen += "".join(info["choices"])
-        assert [decoded(row) for row in observation["choices"]] == info["choices"]
+        assert tuple(decoded(row) for row in observation["choices"]) == info["choices"]
     assert not seen.isascii()
 
 
@@ -106,7 +106,7 @@ def test_a_long_choice_is_cut_in_the_observation_only() -> None:
 class Shrinking(Capitals):
     """Capitals with fewer choices after the first message."""
 
-    def _choices(self) -> list[str]:
+    def _choices(self) -> tuple[str, ...]:
         return super()._choices()[: 3 if self._turns else 8]
 
 
@@ -162,7 +162,7 @@ def test_cartpole_in_words_is_the_same_cartpole() -> None:
     observation, _ = plain.reset(seed=3)
     said, info = spoken.reset(seed=3)
     chosen.reset(seed=3)
-    assert info["choices"] == ["left", "right"]
+    assert info["choices"] == ("left", "right")
     rng = np.random.default_rng(3)
     over = False
     while not over:
@@ -207,7 +207,7 @@ def test_what_is_no_move_leaves_the_world_as_it_was(message: str) -> None:
     seen, _ = twin.reset(seed=0)
     said, reward, terminated, truncated, info = env.step(message)
     assert (reward, terminated, truncated) == (-0.1, False, False)
-    assert (info["failure"], info["choices"]) == ("format", ["left", "right"])
+    assert (info["failure"], info["choices"]) == ("format", ("left", "right"))
     assert seen in said
     assert env.observation_space.contains(said)
     assert "<|im_end|>" not in str(info["messages"])
@@ -224,7 +224,7 @@ def test_the_third_message_that_is_no_move_ends_the_episode() -> None:
     assert env.step("down")[2] is False
     _, reward, terminated, truncated, info = env.step("stay")
     assert (reward, terminated, truncated) == (-0.1, True, False)
-    assert (info["failure"], info["choices"], info["success"]) == ("format", [], False)
+    assert (info["failure"], info["choices"], info["success"]) == ("format", (), False)
     env.reset()
     assert env.step("up")[2] is False
 

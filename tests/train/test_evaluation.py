@@ -67,10 +67,10 @@ class Shaky(TextEnv):
     def _new_task(self) -> Task:
         return Task(f"Probe number {self.np_random.integers(1000)}.", "probing")
 
-    def _choices(self) -> list[str]:
-        return ["<probe>x</probe>"]
+    def _choices(self) -> tuple[str, ...]:
+        return ("<probe>x</probe>",)
 
-    def _is_right(self, answer: str) -> bool:
+    def _judge(self, answer: str) -> bool | str:
         return True
 
     def solution(self) -> str:

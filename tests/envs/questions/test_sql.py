@@ -60,7 +60,7 @@ def test_eight_calls_then_eight_answers_of_which_one_is_right(
         answers = [choice[len("<answer>") : -len("</answer>")] for choice in info["choices"]]
         assert len(answers) == 8
         assert not any(is_same(one, other) for one, other in permutations(answers, 2))
-        assert sum(env._is_right(answer) for answer in answers) == 1
+        assert sum(env._judge(answer) for answer in answers) == 1
 
 
 @everywhere

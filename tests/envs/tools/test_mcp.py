@@ -667,10 +667,10 @@ class Sums(TextEnv):
         self.numbers = [int(n) for n in self.np_random.integers(100, size=2)]
         return Task(f"What is {self.numbers[0]} plus {self.numbers[1]}?", "sum")
 
-    def _choices(self) -> list[str]:
-        return [self.solution()]
+    def _choices(self) -> tuple[str, ...]:
+        return (self.solution(),)
 
-    def _is_right(self, answer: str) -> bool:
+    def _judge(self, answer: str) -> bool | str:
         return answer == str(sum(self.numbers))
 
     def solution(self) -> str:

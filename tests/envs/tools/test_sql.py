@@ -313,7 +313,7 @@ def assert_infra(step: tuple[str, float, bool, bool, dict[str, object]]) -> None
     assert info["failure"] == "infra"
     assert info["reward_valid"] is False
     assert info["success"] is False
-    assert info["choices"] == []
+    assert info["choices"] == ()
     assert "out of order" in said
     assert Capitals().observation_space.contains(said)
 
