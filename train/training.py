@@ -23,9 +23,10 @@ from ..envs import views
 from ..envs.vector import make_vec
 from ..errors import UserError
 from ..policies.choices import ChoicePolicy
-from .buffers import MaskedDictRolloutBuffer, MaskedRolloutBuffer, MaskInfra
+from .buffers import DictRolloutBuffer, RolloutBuffer
 from .checkpoint import latest_checkpoint, write_checkpoint
 from .evaluation import Episode, Evaluation
+from .infra import MaskInfra
 from .recipe import Recipe
 from .records import commit, read_records, versions
 from .vec_env import AsVecEnv
@@ -148,7 +149,7 @@ def build(run: Run, device: str = "auto") -> PPO:
             ent_coef=r.ent_coef,
             vf_coef=r.vf_coef,
             max_grad_norm=r.max_grad_norm,
-            rollout_buffer_class=MaskedDictRolloutBuffer if reads else MaskedRolloutBuffer,
+            rollout_buffer_class=DictRolloutBuffer if reads else RolloutBuffer,
             target_kl=r.target_kl,
             policy_kwargs=r.policy_kwargs,
             seed=run.seed,
@@ -185,7 +186,7 @@ class _BetweenRollouts(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         buffer = self._ppo.rollout_buffer
-        assert isinstance(buffer, MaskedRolloutBuffer)
+        assert isinstance(buffer, RolloutBuffer)
         share = 1.0 - buffer.valid_T_N.mean()
         if share > MOST_INFRA:
             raise UserError(

@@ -1,8 +1,7 @@
-"""Masked buffers: SB3's to the last bit, save for what the machinery spoilt."""
+"""Rollout buffers: SB3's samples in another order, and errors where SB3 says nothing."""
 
 import copy
-from collections import Counter
-from itertools import chain
+import pickle
 from typing import Any
 
 import gymnasium
@@ -12,102 +11,73 @@ import torch
 from gymnasium import spaces
 from palaestra.agents.ppo import policy_hash
 from palaestra.errors import UserError
-from palaestra.train.buffers import MaskedDictRolloutBuffer, MaskedRolloutBuffer, MaskInfra
+from palaestra.train.buffers import DictRolloutBuffer, RolloutBuffer
+from palaestra.train.minibatches import shuffled
 from stable_baselines3 import A2C, PPO
-from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+from stable_baselines3.common import buffers
+from stable_baselines3.common.vec_env import DummyVecEnv
 
-T, N = 32, 3
-BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
-
-
-class Tool(gymnasium.Env[Any, int]):
-    """Reward for action 1 where the first number is positive; its tool crashes now and then.
-
-    The second number of an observation is its serial number, so that it can be recognised.
-    """
-
-    def __init__(self, shape: str = "array", crashes: float = 0.2, serial: int = 0) -> None:
-        self.action_space = spaces.Discrete(2)
-        box = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-        self.observation_space = box if shape == "array" else spaces.Dict({"a": box, "b": box})
-        self.crashes = crashes
-        self.serial = serial
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed)
-        return self._observe(), {}
-
-    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        if self.np_random.random() < self.crashes:
-            info = {"reward_valid": False, "failure": "infra", "is_success": False}
-            # A reward that would do harm if anybody took it for one.
-            return self._observe(), -1e6, False, True, info | {"spoilt": self.serial - 1}
-        reward = float((self.shown > 0) == bool(action))
-        over = bool(self.np_random.random() < 0.2)
-        info = {"reward_valid": True, "failure": None, "is_success": True}
-        return self._observe(), reward, over, False, info
-
-    def _observe(self) -> Any:
-        self.shown = float(self.np_random.uniform(-1, 1))
-        seen = np.array([self.shown, self.serial], np.float32)
-        self.serial += 1
-        return seen if isinstance(self.observation_space, spaces.Box) else {"a": seen, "b": -seen}
+T, N = 7, 3
+BOX = spaces.Box(-5.0, 5.0, (4,), np.float32)
+IMAGE = spaces.Box(0, 255, (36, 36, 3), np.uint8)
+OBSERVATIONS: dict[str, spaces.Space[Any]] = {
+    "box": BOX,
+    "double": spaces.Box(-5.0, 5.0, (2, 3), np.float64),
+    "wide": spaces.Box(-5.0, 5.0, (600,), np.float32),
+    "image": IMAGE,
+    "bytes": spaces.Box(0, 255, (5,), np.uint8),
+    "discrete": spaces.Discrete(6),
+    "multi discrete": spaces.MultiDiscrete([3, 4]),
+    "bits": spaces.MultiBinary(5),
+    "dict": spaces.Dict(image=IMAGE, box=BOX, which=spaces.Discrete(3), bits=spaces.MultiBinary(3)),
+}
+ACTIONS: dict[str, spaces.Space[Any]] = {
+    "discrete": spaces.Discrete(4),
+    "multi discrete": spaces.MultiDiscrete([3, 4, 5]),
+    "box": spaces.Box(-1.0, 1.0, (2,), np.float32),
+    "bits": spaces.MultiBinary(3),
+}
 
 
-def ppo(shape: str = "array", crashes: float = 0.2, **options: Any) -> PPO:
-    envs = DummyVecEnv([lambda n=n: Monitor(Tool(shape, crashes, 1000 * n)) for n in range(N)])
-    masked = MaskedRolloutBuffer if shape == "array" else MaskedDictRolloutBuffer
-    policy = "MlpPolicy" if shape == "array" else "MultiInputPolicy"
-    settings = {
-        "rollout_buffer_class": masked, "n_steps": T, "batch_size": 16, "n_epochs": 2,
-        "policy_kwargs": {"net_arch": [8]}, "seed": 1, "device": "cpu",
-    }  # fmt: skip
-    return PPO(policy, envs, **settings | options)
+def our_permutation(count: int) -> Any:
+    """Shuffle for SB3's buffer as ours does."""
+    return shuffled(count, int(np.random.random() * 2**53))  # noqa: NPY002
 
 
-def collected(model: PPO, callback: BaseCallback) -> RolloutBuffer:
-    """Play one rollout as `learn` does, without learning from it."""
-    model.set_logger(Logger(None, []))
-    _, callback = model._setup_learn(T * N, callback)
-    callback.on_training_start(locals(), globals())
-    assert model.env is not None
-    model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
-    return model.rollout_buffer
+def pair(observation: str = "box", action: str = "discrete", steps: int = T) -> tuple[Any, Any]:
+    """Return SB3's buffer and ours."""
+    space, is_dict = OBSERVATIONS[observation], observation == "dict"
+    options = (steps, space, ACTIONS[action], "cpu", 0.9, 0.95, N)
+    stock = buffers.DictRolloutBuffer if is_dict else buffers.RolloutBuffer
+    return stock(*options), (DictRolloutBuffer if is_dict else RolloutBuffer)(*options)
 
 
-# Without a failure
+def step(buffer: Any, seed: int) -> dict[str, Any]:
+    """Return what an algorithm adds in a step."""
+    rng, space = np.random.default_rng(seed), copy.deepcopy(buffer.observation_space)
+    space.seed(seed)
+    seen = [space.sample() for _ in range(N)]
+    keys = space.spaces if isinstance(space, spaces.Dict) else None
+    obs: Any = {k: np.array([o[k] for o in seen]) for k in keys} if keys else np.array(seen)
+    return {
+        "obs": obs,
+        "action": np.array([buffer.action_space.sample() for _ in range(N)]),
+        "reward": rng.normal(size=N),
+        "episode_start": rng.random(N) < 0.2,
+        "value": torch.from_numpy(rng.normal(size=(N, 1))).float(),
+        "log_prob": torch.from_numpy(rng.normal(size=N)).float(),
+    }
 
 
-@pytest.mark.parametrize("shape", ["array", "dict"])
-def test_where_all_is_valid_it_is_the_buffer_of_stable_baselines(shape: str) -> None:
-    stock = RolloutBuffer if shape == "array" else DictRolloutBuffer
-    theirs = ppo(shape, crashes=0.0, rollout_buffer_class=stock).learn(4 * T * N)
-    state = np.random.get_state()  # noqa: NPY002
-    ours = ppo(shape, crashes=0.0).learn(4 * T * N, MaskInfra())
-    assert policy_hash(ours) == policy_hash(theirs)
-    for a, b in zip(np.random.get_state(), state, strict=True):  # noqa: NPY002
-        assert np.array_equal(a, b)
-
-
-@pytest.mark.parametrize("size", [None, 1, 7, T * N, 1000])
-@pytest.mark.parametrize("shape", ["array", "dict"])
-def test_minibatches_come_in_the_same_order(shape: str, size: int | None) -> None:
-    ours = collected(ppo(shape, crashes=0.0), MaskInfra())
-    theirs = copy.deepcopy(ours)
-    theirs.__class__ = RolloutBuffer if shape == "array" else DictRolloutBuffer
-    for epoch in range(2):
-        np.random.seed(epoch)  # noqa: NPY002
-        expected = [tensors(batch) for batch in theirs.get(size)]
-        np.random.seed(epoch)  # noqa: NPY002
-        found = [tensors(batch) for batch in ours.get(size)]
-        assert [len(batch) for batch in found] == [len(batch) for batch in expected]
-        for a, b in zip(chain(*found), chain(*expected), strict=True):
-            assert torch.equal(a, b)
-            assert a.dtype == b.dtype
+def fill(*filled: Any, **changes: Any) -> None:
+    """Add the same steps to each, and compute advantages."""
+    filled[0].action_space.seed(0)
+    for t in range(filled[0].buffer_size):
+        added = step(filled[0], t) | changes
+        for buffer in filled:
+            buffer.add(**added)
+    for buffer in filled:
+        buffer.compute_returns_and_advantage(torch.ones(N), np.array([True, False, False]))
 
 
 def tensors(batch: Any) -> list[torch.Tensor]:
@@ -115,167 +85,321 @@ def tensors(batch: Any) -> list[torch.Tensor]:
     return [*(first.values() if isinstance(first, dict) else [first]), *rest]
 
 
-def test_algorithms_other_than_ppo_may_have_them() -> None:
-    envs = DummyVecEnv([Tool] * N)
-    options: Any = {"n_steps": T, "seed": 0, "device": "cpu"}
-    model = A2C("MlpPolicy", envs, rollout_buffer_class=MaskedRolloutBuffer, **options)
-    model.learn(4 * T * N, MaskInfra())
-    assert all(p.isfinite().all() for p in model.policy.parameters())
+def epoch(buffer: Any, size: int | None = None, seed: int = 0) -> list[Any]:
+    np.random.seed(seed)  # noqa: NPY002
+    return list(buffer.get(size))
 
 
-# By hand: gamma = lambda = 1/2, and numbers that have no rounding
-
-REWARDS, VALUES, LAST = [1.0, 0.0, 2.0, 1.0], [0.5, 0.25, 1.0, 2.0], 4.0
-
-
-def advantages(
-    invalid: int, starts: list[int], done: bool = False, fake: float = 0.0
-) -> tuple[list[float], list[float]]:
-    """Return advantages and returns of four steps of which one is invalid."""
-    buffer = MaskedRolloutBuffer(4, BOX, spaces.Discrete(2), "cpu", 0.5, 0.5, n_envs=2)
-    for t in range(4):
-        buffer.mark(np.array([t != invalid, True]))
-        reward = fake if t == invalid else REWARDS[t]
-        start, value = np.array([starts[t], 0.0]), torch.tensor([VALUES[t], 0.0])
-        state = np.zeros((2, 2)), np.zeros((2, 1))
-        buffer.add(*state, np.array([reward, 0.0]), start, value, torch.zeros(2))
-    buffer.compute_returns_and_advantage(torch.tensor([LAST, 0.0]), np.array([done, False]))
-    assert not buffer.advantages[:, 1].any()  # the environment beside it
-    return buffer.advantages[:, 0].tolist(), buffer.returns[:, 0].tolist()
+def assert_same(found: list[Any], expected: list[Any]) -> None:
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert type(a) is type(b)
+        for ours, theirs in zip(tensors(a), tensors(b), strict=True):
+            assert torch.equal(ours, theirs)
+            assert ours.dtype == theirs.dtype
+            assert ours.is_contiguous()
 
 
-@pytest.mark.parametrize("fake", [0.0, -7.0, 1e9, np.nan])
-@pytest.mark.parametrize("next_starts", [0, 1])
-def test_an_invalid_step_is_a_cut_off(fake: float, next_starts: int) -> None:
-    # t=3: 1 + 4/2 - 2; t=2: 2 + 2/2 - 1 + 1/4; t=0: 1 + (1/4)/2 - 1/2 and nothing behind.
-    expected = [0.625, 0.0, 2.25, 1.0], [1.125, 0.25, 3.25, 3.0]
-    assert advantages(1, [1, 0, next_starts, 0], fake=fake) == expected
+# The same as stable-baselines3's
 
 
-@pytest.mark.parametrize("fake", [0.0, 1e9])
-@pytest.mark.parametrize("done", [False, True])
-def test_so_is_the_last_step_of_a_rollout(fake: float, done: bool) -> None:
-    # t=2: 2 + 2/2 - 1; t=1: 0 + 1/2 - 1/4 + 2/4; t=0: 1 + (1/4)/2 - 1/2 + 0.75/4.
-    found = advantages(3, [1, 0, 0, 0], done, fake)
-    assert found == ([0.8125, 0.75, 2.0, 0.0], [1.3125, 1.0, 3.0, 2.0])
-
-
-def test_and_the_first() -> None:
-    found, returns = advantages(0, [1, 1, 0, 0], fake=9.0)
-    assert (found[0], returns[0]) == (0.0, VALUES[0])
-    assert found[1:] == [0.8125, 2.25, 1.0]
-
-
-def test_a_rollout_begins_with_nothing_masked() -> None:
-    buffer = MaskedRolloutBuffer(4, BOX, spaces.Discrete(2), "cpu", n_envs=2)
-    buffer.mark(np.array([False, True]))
-    assert buffer.valid_T_N.tolist() == [[False, True], *[[True, True]] * 3]
-    buffer.reset()
-    assert buffer.valid_T_N.all()
-
-
-# With a tool that crashes at one call in five
-
-
-class Watched(MaskInfra):
-    """Note the serial numbers of the observations on which the machinery failed."""
-
-    def _on_training_start(self) -> None:
-        self.spoilt: set[int] = set()
-
-    def _on_step(self) -> bool:
-        self.spoilt |= {info["spoilt"] for info in self.locals["infos"] if "spoilt" in info}
-        return super()._on_step()
-
-
-@pytest.mark.parametrize("shape", ["array", "dict"])
-def test_what_the_machinery_spoilt_never_reaches_the_loss(
-    shape: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("size", [None, 1, 4, T * N, 1000])
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+def test_samples_are_those_of_stable_baselines(
+    observation: str, action: str, size: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, watched, met = ppo(shape), Watched(), Counter[int]()
-    evaluate = model.policy.evaluate_actions
-
-    def spy(obs: Any, actions: torch.Tensor) -> Any:
-        met.update((obs["a"] if isinstance(obs, dict) else obs)[:, 1].int().tolist())
-        return evaluate(obs, actions)
-
-    monkeypatch.setattr(model.policy, "evaluate_actions", spy)
-    before = policy_hash(model)
-    model.learn(T * N, watched)
-    assert policy_hash(model) != before
-    valid = int(model.rollout_buffer.valid_T_N.sum())
-    assert T * N - valid == len(watched.spoilt) > 5
-    assert not met.keys() & watched.spoilt
-    assert len(met) == valid
-    assert set(met.values()) == {model.n_epochs}
+    monkeypatch.setattr(np.random, "permutation", our_permutation)
+    theirs, ours = pair(observation, action)
+    for rollout in range(2):
+        theirs.reset(), ours.reset()
+        fill(theirs, ours)
+        for seed in range(3):
+            assert_same(epoch(ours, size, seed + rollout), epoch(theirs, size, seed + rollout))
+    for name in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
+        a, b = getattr(ours, name), getattr(theirs, name)
+        for key in b if isinstance(b, dict) else [...]:
+            assert np.array_equal(a[key], b[key])
+            assert a[key].dtype == b[key].dtype
+    assert_same([ours._get_samples(np.arange(5))], [theirs._get_samples(np.arange(5))])
 
 
-@pytest.mark.parametrize("shape", ["array", "dict"])
-def test_the_gradient_is_that_of_the_rollout_without_these_rows(shape: str) -> None:
-    model = ppo(shape)
-    buffer = collected(model, MaskInfra())
-    keep = [(t, n) for n in range(N) for t in range(T) if buffer.valid_T_N[t, n]]
-    assert 0 < len(keep) < T * N
-    stock = RolloutBuffer if shape == "array" else DictRolloutBuffer
-    twin = ppo(shape, rollout_buffer_class=stock)
-    twin.set_logger(Logger(None, []))
-    twin.set_parameters(model.get_parameters())
-    twin.rollout_buffer = without(buffer, keep, stock)
-    for learner in (model, twin):
-        np.random.seed(0)  # noqa: NPY002
-        learner.train()
-    for ours, theirs in zip(model.policy.parameters(), twin.policy.parameters(), strict=True):
-        assert torch.equal(ours.grad, theirs.grad)
-    assert policy_hash(model) == policy_hash(twin)
+class Game(gymnasium.Env[Any, Any]):
+    """Reward for nothing in particular, in any spaces."""
+
+    def __init__(self, observation: str, action: str) -> None:
+        self.observation_space = copy.deepcopy(OBSERVATIONS[observation])
+        self.action_space = ACTIONS[action]
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        reward, end = float(np.sum(action)) + self.np_random.normal(), self.np_random.random()
+        return self.observation_space.sample(), reward, end < 0.1, end > 0.95, {}
 
 
-def without(buffer: RolloutBuffer, keep: list[tuple[int, int]], kind: Any) -> RolloutBuffer:
-    """Return a buffer of one environment that went through these transitions only."""
-    rows = tuple(np.array(keep).T)
-    made = kind(len(keep), buffer.observation_space, buffer.action_space, "cpu", n_envs=1)
-    for name in ("actions", "values", "log_probs", "advantages", "returns"):
-        setattr(made, name, getattr(buffer, name)[rows][:, None])
-    seen: Any = buffer.observations
-    made.observations = (
-        {key: part[rows][:, None] for key, part in seen.items()}
-        if isinstance(seen, dict)
-        else seen[rows][:, None]
-    )
-    made.full = True
-    return made
+@pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
+@pytest.mark.parametrize(
+    ("observation", "action", "options"),
+    [
+        ("box", "discrete", {}),
+        ("box", "discrete", {"target_kl": 1e-4, "batch_size": 16}),
+        ("box", "box", {"use_sde": True, "sde_sample_freq": 4}),
+        ("box", "box", {"normalize_advantage": False}),
+        ("image", "discrete", {}),
+        ("dict", "multi discrete", {}),
+        ("discrete", "bits", {"clip_range_vf": 0.2}),
+    ],
+)
+def test_ppo_learns_the_same(
+    observation: str, action: str, options: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(np.random, "permutation", our_permutation)
+    policy = {"image": "CnnPolicy", "dict": "MultiInputPolicy"}.get(observation, "MlpPolicy")
+    hashes, states = [], []
+    for kind in (type(buffer) for buffer in pair(observation, action)):
+        envs = DummyVecEnv([lambda: Game(observation, action)] * N)
+        settings = {"n_steps": 8, "batch_size": 10, "n_epochs": 3, "seed": 3, "device": "cpu"}
+        options = {"rollout_buffer_class": kind} | settings | options
+        model = PPO(policy, envs, **options | {"rollout_buffer_class": kind}).learn(3 * 8 * N)
+        hashes.append(policy_hash(model))
+        states.append(np.random.get_state()[1])  # noqa: NPY002
+    assert hashes[0] == hashes[1]
+    assert np.array_equal(*states)
 
 
-@pytest.mark.parametrize("valid", [1, 2, 5, 17])
-def test_few_valid_rows_are_enough(valid: int) -> None:
-    class Most(MaskInfra):
-        def _on_rollout_end(self) -> None:
-            self._buffer.valid_T_N.ravel()[valid:] = False
-            super()._on_rollout_end()
-
-    model = ppo(crashes=0.0)
-    before = policy_hash(model)
-    model.learn(T * N, Most())
-    assert policy_hash(model) != before
-    assert all(p.isfinite().all() for p in model.policy.parameters())
+def test_other_algorithms_may_have_it() -> None:
+    hashes = []
+    for kind in (buffers.RolloutBuffer, RolloutBuffer):
+        envs = DummyVecEnv([lambda: Game("box", "box")] * N)
+        options: Any = {"n_steps": 8, "seed": 0, "device": "cpu", "rollout_buffer_class": kind}
+        model = A2C("MlpPolicy", envs, use_sde=True, **options).learn(5 * 8 * N)
+        hashes.append([p.detach() for p in model.policy.parameters()])
+    for theirs, ours in zip(*hashes, strict=True):  # one minibatch, in another order
+        assert torch.allclose(ours, theirs, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])
-def test_statistics_are_of_episodes_that_the_agent_ended(kind: Any) -> None:
-    model = ppo()
-    model.set_env(kind([lambda: Monitor(Tool())] * N))
-    logged: dict[str, Any] = {}
-    model.set_logger(Logger(None, []))
-    model.logger.dump = lambda step=0: logged.update(model.logger.name_to_value)  # type: ignore[method-assign]
-    model.learn(T * N, MaskInfra())
-    model.env.close()
-    infra = (~model.rollout_buffer.valid_T_N).sum()
-    assert logged["rollout/infra"] == infra > 0
-    assert logged["rollout/ep_rew_mean"] >= 0
-    assert all(model.ep_success_buffer)
-    assert all(episode["r"] >= 0 for episode in model.ep_info_buffer)
-    assert len(model.ep_info_buffer) > 0
+# Epochs
 
 
-def test_a_buffer_that_cannot_mask_is_named() -> None:
-    with pytest.raises(UserError, match="rollout_buffer_class=MaskedRolloutBuffer"):
-        ppo(rollout_buffer_class=RolloutBuffer).learn(1, MaskInfra())
+def test_an_epoch_is_seeded_as_all_of_stable_baselines() -> None:
+    _, buffer = pair()
+    fill(buffer)
+    same, again, other = epoch(buffer, 4, 1), epoch(buffer, 4, 1), epoch(buffer, 4, 2)
+    assert_same(same, again)
+    assert not torch.equal(same[0].advantages, other[0].advantages)
+    state = np.random.get_state()  # noqa: NPY002
+    first = list(buffer.get(4))
+    assert not torch.equal(first[0].advantages, other[0].advantages)
+    np.random.set_state(state)  # noqa: NPY002
+    assert_same(list(buffer.get(4)), first)
+
+
+@pytest.mark.parametrize("observation", ["box", "image", "dict"])
+def test_valid_transitions_come_once_and_no_other(observation: str) -> None:
+    _, buffer = pair(observation, steps=40)
+    valid_T_N = np.random.default_rng(0).random((40, N)) < 0.7
+    for t in range(40):
+        buffer.mark(valid_T_N[t])
+        # The log-probability is the transition's number, and so is its value.
+        number = torch.arange(N) + t * N
+        buffer.add(**step(buffer, t) | {"log_prob": number, "value": number})
+    buffer.compute_returns_and_advantage(torch.ones(N), np.zeros(N, bool))
+    advantages = buffer.advantages.ravel()
+    seen = epoch(buffer, 8)
+    numbers = torch.cat([batch.old_log_prob for batch in seen]).int().tolist()
+    assert sorted(numbers) == np.flatnonzero(valid_T_N).tolist()
+    assert torch.cat([batch.old_values for batch in seen]).int().tolist() == numbers
+    assert torch.cat([batch.advantages for batch in seen]).tolist() == advantages[numbers].tolist()
+    assert all(len(tensor) == 8 for batch in seen[:-1] for tensor in tensors(batch))
+
+
+def test_samples_that_are_kept_stay_as_they_were() -> None:
+    _, buffer = pair("dict")
+    kept, copies = [], []
+    for rollout in range(3):
+        buffer.reset()
+        fill(buffer, reward=np.full(N, float(rollout)))
+        for _ in range(3):
+            for batch in buffer.get(5):
+                kept.append(batch)
+                copies.append(copy.deepcopy(batch))
+    assert_same(kept, copies)
+
+
+def test_a_sample_may_be_changed() -> None:
+    _, buffer = pair("dict")
+    fill(buffer)
+    for batch in buffer.get(5):
+        batch.observations.clear()
+        batch.advantages.zero_()
+    del batch
+    for batch in buffer.get(5):
+        assert set(batch.observations) == set(OBSERVATIONS["dict"])
+        assert batch.advantages.any()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("observation", ["box", "image", "dict"])
+def test_it_can_be_pickled(observation: str, begun: bool) -> None:
+    _, buffer = pair(observation)
+    fill(buffer)
+    if begun:
+        epoch(buffer)
+    expected = epoch(copy.deepcopy(buffer), 4)
+    found = pickle.loads(pickle.dumps(buffer))
+    assert_same(epoch(found, 4), expected)
+    assert_same(epoch(buffer, 4), expected)
+    found.reset()
+    fill(found)
+    assert_same(epoch(found, 4), expected)
+
+
+def test_its_size_is_the_number_of_steps() -> None:
+    _, buffer = pair()
+    assert buffer.size() == 0
+    buffer.add(**step(buffer, 0))
+    assert buffer.size() == 1
+    buffer.reset()
+    fill(buffer)
+    assert buffer.size() == T
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reward": np.zeros(2)}, r"the reward has shape \(2,\), where \(3,\) is expected"),
+        ({"obs": np.zeros((N, 3))}, r"the observation has shape \(3, 3\), where \(3, 4\)"),
+        ({"obs": np.zeros(4)}, r"the observation has shape \(4,\)"),
+        ({"action": np.zeros((N, 2), int)}, r"the action has shape \(3, 2\), where \(3, 1\)"),
+        ({"action": np.full(N, 0.5)}, "the action is float64, which int64 cannot hold"),
+        ({"value": torch.zeros(N + 1)}, r"the value has shape \(4,\)"),
+        ({"log_prob": torch.zeros(N, 2)}, r"the log-probability has shape \(3, 2\)"),
+        ({"episode_start": np.zeros((N, N))}, r"the episode start has shape \(3, 3\)"),
+        ({"reward": np.array(["a"] * N)}, "the reward is <U1, which float32 cannot hold"),
+        ({"reward": np.array([None] * N)}, "the reward is object"),
+        ({"reward": np.zeros(N, complex)}, "the reward is complex128"),
+    ],
+)
+def test_what_does_not_fit_is_named(changes: Any, message: str) -> None:
+    _, buffer = pair()
+    with pytest.raises(UserError, match=message):
+        fill(buffer, **changes)
+    assert buffer.pos == 0
+
+
+def test_numbers_are_not_cut_off_silently() -> None:
+    _, buffer = pair("bytes")
+    for obs in (np.full((N, 5), 256), np.full((N, 5), -1), np.full((N, 5), 0.5)):
+        with pytest.raises(UserError, match="which uint8 cannot hold"):
+            buffer.add(**step(buffer, 0) | {"obs": obs})
+    buffer.add(**step(buffer, 0) | {"obs": np.full((N, 5), 255.0)})
+    assert (buffer.observations[0] == 255).all()
+
+
+def test_a_missing_key_is_named() -> None:
+    _, buffer = pair("dict")
+    added = step(buffer, 0)
+    del added["obs"]["bits"]
+    with pytest.raises(UserError, match=r"no 'bits', only \['box', 'image', 'which'\]"):
+        buffer.add(**added)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("what", ["reward", "value", "observation", "log-probability", "action"])
+def test_what_is_not_finite_is_named(what: str, number: float) -> None:
+    _, buffer = pair("box", "box", steps=20)
+    keys = {"observation": "obs", "log-probability": "log_prob"}
+    for t in range(20):
+        added = step(buffer, t)
+        if t == 17:
+            added[keys.get(what, what)][2] = number
+        buffer.add(**added)
+    message = f"the {what} of environment 2 at step 17 is {number}"
+    last = torch.ones(N), np.zeros(N, bool)
+    if what in ("reward", "value"):
+        with pytest.raises(UserError, match=message):
+            buffer.compute_returns_and_advantage(*last)
+    else:
+        buffer.compute_returns_and_advantage(*last)
+        with pytest.raises(UserError, match=message):
+            next(buffer.get())
+
+
+def test_the_cause_is_named_and_not_the_effect() -> None:
+    _, buffer = pair()
+    for t in range(T):
+        added = step(buffer, t)
+        if t == 5:
+            added["obs"][1, 3] = added["value"][1] = added["reward"][1] = np.nan
+        buffer.add(**added)
+    with pytest.raises(UserError, match="the observation of environment 1 at step 5 is nan"):
+        buffer.compute_returns_and_advantage(torch.ones(N), np.zeros(N, bool))
+
+
+def test_so_is_a_value_after_the_last_step() -> None:
+    _, buffer = pair()
+    for t in range(T):
+        buffer.add(**step(buffer, t))
+    with pytest.raises(UserError, match="the value of environment 1 after the last step is nan"):
+        buffer.compute_returns_and_advantage(torch.tensor([0, np.nan, 0]), np.zeros(N, bool))
+
+
+def test_and_an_advantage_that_is_too_large() -> None:
+    _, buffer = pair()
+    with pytest.raises(UserError, match=r"the advantage of environment \d at step \d is (nan|inf)"):
+        fill(buffer, reward=np.full(N, 3e38))
+
+
+def test_what_is_invalid_may_be_anything() -> None:
+    _, buffer = pair("box")
+    for t in range(T):
+        buffer.mark(np.array([True, t != 3, True]))
+        added = step(buffer, t)
+        added["reward"][1] = added["obs"][1] = np.nan if t == 3 else 0.0
+        buffer.add(**added)
+    buffer.compute_returns_and_advantage(torch.ones(N), np.zeros(N, bool))
+    assert sum(len(batch.returns) for batch in buffer.get(4)) == T * N - 1
+
+
+def test_methods_out_of_order_are_named() -> None:
+    _, buffer = pair()
+    with pytest.raises(UserError, match="holds 0 of 7 steps"):
+        next(buffer.get())
+    buffer.add(**step(buffer, 0))
+    with pytest.raises(UserError, match="holds 1 of 7 steps"):
+        buffer.compute_returns_and_advantage(torch.ones(N), np.zeros(N, bool))
+    for t in range(1, T):
+        buffer.add(**step(buffer, t))
+    with pytest.raises(UserError, match="call compute_returns_and_advantage first"):
+        next(buffer.get())
+    buffer.compute_returns_and_advantage(torch.ones(N), np.zeros(N, bool))
+    for method in (lambda: buffer.add(**step(buffer, 0)), lambda: buffer.mark(np.ones(N, bool))):
+        with pytest.raises(UserError, match=r"is full \(7 steps\): reset\(\) before adding"):
+            method()
+    for size in (0, -4):
+        with pytest.raises(UserError, match=f"at least 1 transition, not {size}"):
+            next(buffer.get(size))
+    list(buffer.get())
+    with pytest.raises(UserError, match="that is being learned from"):
+        buffer.compute_returns_and_advantage(torch.ones(N), np.zeros(N, bool))
+
+
+@pytest.mark.parametrize("refilled", [False, True])
+def test_minibatches_end_with_the_rollout(refilled: bool) -> None:
+    _, buffer = pair()
+    fill(buffer)
+    batches = buffer.get(4)
+    next(batches)
+    buffer.reset()
+    if refilled:
+        fill(buffer)
+    with pytest.raises(UserError, match="was reset while its minibatches were read"):
+        next(batches)

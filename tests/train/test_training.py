@@ -17,7 +17,8 @@ from palaestra.agents.ppo import policy_hash
 from palaestra.envs import views
 from palaestra.envs.tools import Tool
 from palaestra.errors import UserError
-from palaestra.train.buffers import MaskedDictRolloutBuffer, MaskInfra
+from palaestra.train.buffers import DictRolloutBuffer
+from palaestra.train.infra import MaskInfra
 from palaestra.train.recipe import Recipe, load_recipe
 from palaestra.train.records import Record, read_records
 from palaestra.train.training import Run, build, train
@@ -395,7 +396,7 @@ def test_a_tool_that_crashes_now_and_then_does_not_stop_a_training(
     told: list[int] = []
     model = train(whole, device="cpu", tell=told.append)
     assert told == [0, 32, 64, 96]
-    assert isinstance(model.rollout_buffer, MaskedDictRolloutBuffer)
+    assert isinstance(model.rollout_buffer, DictRolloutBuffer)
     infra = events(whole).Scalars("rollout/infra")
     assert [event.step for event in infra] == [32, 64, 96]
     assert all(0 <= event.value <= 16 for event in infra)
