@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from typing import ClassVar
 
-from .plans import Plan, PlannedEnv
+from .plans import Plan, PlannedEnv, PlannedTask
 from .tools import Tool, ToolError
 
 _PHRASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -31,6 +31,10 @@ _PHRASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 _KINDS = {"+": "addition", "-": "subtraction", "*": "multiplication", "/": "division"}
 _STEPS = (("+", False), ("-", False), ("*", False), ("/", False), ("-", True), ("/", True))
 """Operation, and whether the operands stand the other way round; for + and * that is the same."""
+_Way = tuple[tuple[str, bool], ...]
+"""The steps of a sum."""
+_BLOCK = 32
+"""Numbers that are drawn at once: more than a task with one step takes."""
 
 
 def _split_of(operand: int) -> str:
@@ -93,50 +97,84 @@ class Calculator(PlannedEnv):
     ) -> None:
         super().__init__(split, level, render_mode)
         self._length = 1 + self.levels.index(str(self.level))
-        self._sequences = list(itertools.product(_STEPS, repeat=self._length))
+        self._ways = [_turns(way) for way in itertools.product(_STEPS, repeat=self._length)]
+        self._block: list[float] = []
         self._operands = _OPERANDS["test" if split == "paraphrase" else split]
         self.max_turns = 3 + self._length
-        self.max_choices = min(len(self._sequences), 8)
+        self.max_choices = min(len(self._ways), 8)
 
     @property
     def tools(self) -> dict[str, Tool]:
         """The calculator."""
         return _TOOLS
 
+    def _new_task(self) -> PlannedTask:
+        self._block = []
+        operands, ways, siblings = self._sums()
+        drawn = self._draw(len(ways))
+        kind, _, calls, answer, _ = siblings[drawn]
+        # Only this one is ever asked for, and to word a question takes longer than to plan it.
+        return self._set(Plan(kind, self._worded(operands, ways[drawn]), calls, answer), siblings)
+
     def _siblings(self) -> list[Plan]:
-        """Draw numbers, and what could be done with them."""
+        operands, ways, plans = self._sums()
+        questions = [self._worded(operands, way) for way in ways]
+        return [p._replace(question=q) for p, q in zip(plans, questions, strict=True)]
+
+    def _sums(self) -> tuple[tuple[int, ...], list[_Way], list[Plan]]:
+        """Draw numbers and what could be done with them, and plan it."""
         while True:
-            operands = self._sample(self._operands, self._length + 1)
-            sequences = self._sample(self._sequences, self.max_choices)
+            operands = tuple(self._sample(self._operands, self._length + 1))
+            ways = [self._turned(way) for way in self._sample(self._ways, self.max_choices)]
             try:
-                siblings = [self._plan(operands, sequence) for sequence in sequences]
+                plans = [_plan(operands, way) for way in ways]
             except ToolError:  # a division by a result that is zero
                 continue
-            if len({s.answer for s in siblings}) == len(siblings):
-                return siblings
+            if len({plan.answer for plan in plans}) == len(plans):
+                return operands, ways, plans
 
-    def _plan(self, operands: list[int], sequence: tuple[tuple[str, bool], ...]) -> Plan:
-        said = result = str(operands[0])
-        phrases, calls = [], []
-        for (operation, swapped), operand in zip(sequence, operands[1:], strict=True):
-            # a + b is b + a: which comes first must not tell how the other tasks are turned.
-            swapped = swapped or (operation in "+*" and self._draw(2) == 0)
+    def _turned(self, way: tuple[_Way, ...]) -> _Way:
+        return way[self._draw(len(way))] if len(way) > 1 else way[0]
+
+    def _worded(self, operands: tuple[int, ...], way: _Way) -> str:
+        said, phrases = str(operands[0]), []
+        for (operation, swapped), operand in zip(way, operands[1:], strict=True):
             variants = _PHRASES[operation][self.split == "paraphrase"]
             phrase = variants[self._draw(len(variants))]
             x, y = (operand, said) if swapped else (said, operand)
             phrases.append(phrase.format(x=x, y=y))
-            x, y = (operand, result) if swapped else (result, operand)
-            call, result = _asked(f"{x} {operation} {y}")
-            calls.append(call)
             said = "that"
-        question = f"What is {', then '.join(phrases)}?"
-        return Plan(_KINDS[sequence[0][0]], question, tuple(calls), result)
+        return f"What is {', then '.join(phrases)}?"
+
+    def _draw(self, count: int) -> int:
+        if not self._block:
+            self._block = super()._uniforms(_BLOCK)
+        return int(self._block.pop() * count)
+
+    def _uniforms(self, count: int) -> list[float]:
+        """Take numbers of a block, as one takes as long to draw; none is left for other tasks."""
+        if len(self._block) < count:
+            self._block = super()._uniforms(_BLOCK)
+        drawn, self._block = self._block[:count], self._block[count:]
+        return drawn
+
+
+def _turns(way: _Way) -> tuple[_Way, ...]:
+    """Return the ways that do the same: a + b is b + a, and which it is tells nothing."""
+    either = [((o, False), (o, True)) if o in "+*" else ((o, swapped),) for o, swapped in way]
+    return tuple(itertools.product(*either))
 
 
 @functools.lru_cache(maxsize=65_536)
-def _asked(expression: str) -> tuple[str, str]:
-    """Return the message that sends an expression to the calculator, and what that says."""
-    return f"<calculator>{expression}</calculator>", calculator(expression)
+def _plan(operands: tuple[int, ...], way: _Way) -> Plan:
+    """Return the plan of a sum, without its question."""
+    result, calls = str(operands[0]), []
+    for (operation, swapped), operand in zip(way, operands[1:], strict=True):
+        x, y = (operand, result) if swapped else (result, operand)
+        expression = f"{x} {operation} {y}"
+        calls.append(f"<calculator>{expression}</calculator>")
+        result = calculator(expression)
+    return Plan(_KINDS[way[0][0]], "", tuple(calls), result)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -76,28 +76,28 @@ class GuessNumber(TextEnv):
         self._tasks = _tasks(self._span)[self.split]
 
     def _new_task(self) -> NumberTask:
-        lowest, secret = self._tasks[self._draw(len(self._tasks))]
+        lowest, secret, question, guesses = self._tasks[self._draw(len(self._tasks))]
         last = lowest + self._span - 1
-        question = f"I think of a whole number from {lowest} to {last}. Which is it?"
-        guesses = _guesses(lowest, self._span)
         return NumberTask(question, "number", {}, lowest, secret, lowest, last, guesses)
 
     def _choices(self) -> tuple[str, ...]:
         return self.task.guesses
 
     def _judge(self, answer: str) -> bool | str:
-        guess, task = _whole(answer), self.task
+        replies = _replies(answer)
+        if replies is None:
+            return "That is not a whole number."
+        guess, higher, lower = replies
+        task = self.task
         if guess == task.secret:
             return True
-        if guess is None:
-            return "That is not a whole number."
         if guess < task.secret:
             if guess >= task.first:
                 task.first = guess + 1
-            return f"The number is higher than {guess}."
+            return higher
         if guess <= task.last:
             task.last = guess - 1
-        return f"The number is lower than {guess}."
+        return lower
 
     def solution(self) -> str:
         """Return the guess that halves what is left."""
@@ -105,24 +105,26 @@ class GuessNumber(TextEnv):
 
 
 @cache
-def _tasks(span: int) -> dict[str, list[tuple[int, int]]]:
-    """Return every (lowest, secret) of each split."""
-    tasks: dict[str, list[tuple[int, int]]] = {split: [] for split in GuessNumber.splits}
+def _tasks(span: int) -> dict[str, list[tuple[int, int, str, tuple[str, ...]]]]:
+    """Return every task of each split: lowest number, secret, question, guesses."""
+    tasks: dict[str, list[tuple[int, int, str, tuple[str, ...]]]]
+    tasks = {split: [] for split in GuessNumber.splits}
+    messages = tuple([f"<answer>{number}</answer>" for number in range(_LOWEST.stop + span)])
     for lowest in _LOWEST:
+        question = f"I think of a whole number from {lowest} to {lowest + span - 1}. Which is it?"
+        guesses = messages[lowest : lowest + span]
         digest = hashlib.shake_128(f"{span} {lowest}".encode()).digest(span)
         for offset, byte in enumerate(digest):
             split = {8: "validation", 9: "test"}.get(byte % 10, "train")
-            tasks[split].append((lowest, lowest + offset))
+            tasks[split].append((lowest, lowest + offset, question, guesses))
     return tasks
 
 
-@cache
-def _guesses(lowest: int, span: int) -> tuple[str, ...]:
-    return tuple([f"<answer>{number}</answer>" for number in range(lowest, lowest + span)])
-
-
 @lru_cache(maxsize=4096)
-def _whole(text: str) -> int | None:
-    """Read a whole number; one too long to be meant is none."""
+def _replies(text: str) -> tuple[int, str, str] | None:
+    """Read a whole number, and return what is said to it; one too long to be meant is none."""
     text = text.strip().rstrip(".")
-    return int(text) if len(text) <= 18 and text.removeprefix("-").isdecimal() else None
+    if len(text) > 18 or not text.removeprefix("-").isdecimal():
+        return None
+    guess = int(text)
+    return guess, f"The number is higher than {guess}.", f"The number is lower than {guess}."

@@ -40,8 +40,9 @@ Parsed = ToolCall | Answer | Malformed
 _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _TAGGED = re.compile(r"<([a-z_][\w.-]{0,60})>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
 _FENCED = re.compile(r"```([a-z_][\w.-]{0,60})[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
-# No control characters, and no brackets inside: nothing of it could be a marker.
-_PLAIN = re.compile(r"<([a-z_]\w{0,40})>([ -;=-Z\\-~]*)</\1>", re.ASCII)
+# No control characters, no further brackets, no fence: nothing else of it could mean anything.
+_PROSE = r"[\t\n -;=-Z\\-_a-~]*"
+_PLAIN = re.compile(rf"{_PROSE}<([a-z_]\w{{0,40}})>([ -;=-Z\\-~]*)</\1>{_PROSE}", re.ASCII)
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 
@@ -61,7 +62,7 @@ def parse(message: str, tools: Mapping[str, Tool]) -> Parsed:
         if found.re is _CALL:
             return _from_json(found[1], tools)
         if tool := tools.get(found[1]) or tools.get(found[1].lower()):
-            return _from_text(tool, found[2].strip())
+            return parse_tag(tool, found[2].strip())
     if answers := _ANSWER.findall(message):
         return Answer(answers[-1].strip())
     if (boxed := _last_boxed(message)) is not None:
@@ -69,18 +70,30 @@ def parse(message: str, tools: Mapping[str, Tool]) -> Parsed:
     return Malformed("no tool call and no answer was found")
 
 
-def parse_plain(message: str, tools: Mapping[str, Tool]) -> Parsed | None:
-    """Read a message that is one tag and nothing else, as `parse` does but many times faster.
+def plain_tag(message: str) -> tuple[str, str] | None:
+    """Return the tag of a message of plain prose around one tag, and what stands inside.
 
-    None means that the message has to be parsed; one that is read holds nothing but the tag that
-    could be taken for a marker.
+    None means that the message has to be parsed. One that has a plain tag means what the tag
+    means, and nothing else in it could be taken for a marker; this is found out many times
+    faster than `parse` reads a message.
     """
     found = _PLAIN.fullmatch(message)
     if found is None:
         return None
-    if tool := tools.get(found[1]):
-        return _from_text(tool, found[2].strip())
-    return Answer(found[2].strip()) if found[1] == "answer" else None
+    name, text = found.groups()
+    return name, text.strip()
+
+
+def parse_tag(tool: Tool, text: str) -> ToolCall | Malformed:
+    """Read a call that comes as a tag with the tool's name."""
+    if len(tool.parameters) != 1:
+        return Malformed(f"{tool.name} takes {', '.join(tool.parameters)}: call it with JSON")
+    (name, kind), *_ = tool.parameters.items()
+    try:
+        value = text if kind is str else json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        value = text
+    return _checked(tool, {name: value})
 
 
 def _from_json(text: str, tools: Mapping[str, Tool]) -> ToolCall | Malformed:
@@ -100,17 +113,6 @@ def _from_json(text: str, tools: Mapping[str, Tool]) -> ToolCall | Malformed:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
-
-
-def _from_text(tool: Tool, text: str) -> ToolCall | Malformed:
-    if len(tool.parameters) != 1:
-        return Malformed(f"{tool.name} takes {', '.join(tool.parameters)}: call it with JSON")
-    (name, kind), *_ = tool.parameters.items()
-    try:
-        value = text if kind is str else json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        value = text
-    return _checked(tool, {name: value})
 
 
 def _checked(tool: Tool, arguments: dict[str, Any]) -> ToolCall | Malformed:

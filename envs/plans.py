@@ -55,7 +55,10 @@ class PlannedEnv(TextEnv):
 
     def _new_task(self) -> PlannedTask:
         siblings = self._siblings()
-        plan = siblings[self._draw(len(siblings))]
+        return self._set(siblings[self._draw(len(siblings))], siblings)
+
+    def _set(self, plan: Plan, siblings: list[Plan]) -> PlannedTask:
+        """Return the task of a plan that was drawn from its siblings."""
         stages = (
             *(self._shuffled(s.calls[stage] for s in siblings) for stage in range(len(plan.calls))),
             self._shuffled(_answer(s) for s in siblings),
@@ -80,8 +83,13 @@ class PlannedEnv(TextEnv):
     def _shuffled(self, messages: Any) -> tuple[str, ...]:
         """Return the distinct messages in an order drawn from the seed."""
         distinct = list(dict.fromkeys(messages))
-        keys = self.np_random.random(len(distinct)).tolist()
-        return tuple([message for _, message in sorted(zip(keys, distinct, strict=True))])
+        keys = dict(zip(distinct, self._uniforms(len(distinct)), strict=True))
+        return tuple(sorted(distinct, key=keys.__getitem__))
+
+    def _uniforms(self, count: int) -> list[float]:
+        """Draw numbers from 0 to 1."""
+        drawn: list[float] = self.np_random.random(count).tolist()
+        return drawn
 
 
 def _answer(plan: Plan) -> str:

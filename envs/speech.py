@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from .parsing import Malformed, Parsed, ToolCall, parse, parse_plain
+from .parsing import Answer, Malformed, ToolCall, parse, parse_tag, plain_tag
 from .tools import Tool
 
 MAX_ACTION_LENGTH = 4096
@@ -32,13 +33,14 @@ _ANGLE_MARKER = re.compile(r"<(/?[|｜]?[A-Za-z_/][\w|｜▁:.-]{0,60}?[|｜]?/?
 _SQUARE_MARKER = re.compile(r"\[(/?[A-Z][A-Z_]{1,40})\]")
 
 
-class Heard(NamedTuple):
+@dataclass(slots=True)
+class Heard:
     """A message, understood."""
 
     said: str
     """The message as it may stand in a dialogue."""
-    parsed: Parsed
-    """What it asks for."""
+    parsed: tuple[str, str] | ToolCall | Malformed
+    """What it asks for; of an answer what `parsed_action` tells, "answer" and its text."""
     arguments: dict[str, Any]
     """The arguments of a call as they may stand in a dialogue."""
 
@@ -59,7 +61,7 @@ class Speech:
 
     def hear(self, message: str) -> Heard:
         """Return what a message means, however hostile it is."""
-        heard = self._understood(message)
+        heard = self._plain(message) or self._understood(message)
         _remember(self.heard, message, heard)
         return heard
 
@@ -69,16 +71,25 @@ class Speech:
         _remember(self.told, message, told)
         return told
 
+    def _plain(self, message: str) -> Heard | None:
+        tag = plain_tag(message) if len(message) <= MAX_ACTION_LENGTH else None
+        if tag is None:
+            return None
+        if tool := self.tools.get(tag[0]):
+            parsed = parse_tag(tool, tag[1])
+            return Heard(message, parsed, parsed.arguments if isinstance(parsed, ToolCall) else {})
+        return Heard(message, tag, {}) if tag[0] == "answer" else None
+
     def _understood(self, message: str) -> Heard:
         if len(message) > MAX_ACTION_LENGTH:
             reason = f"a message has at most {MAX_ACTION_LENGTH} characters"
             return Heard(harmless(message[:MAX_ACTION_LENGTH], self.tools), Malformed(reason), {})
-        plain = parse_plain(message, self.tools)
-        parsed = plain or parse(message, self.tools)
-        arguments = parsed.arguments if isinstance(parsed, ToolCall) else {}
-        if plain:
-            return Heard(message, parsed, arguments)
-        return Heard(harmless(message, self.tools), parsed, _harmless_inside(arguments, self.tools))
+        parsed, said = parse(message, self.tools), harmless(message, self.tools)
+        if isinstance(parsed, Answer):
+            return Heard(said, ("answer", parsed.text), {})
+        if isinstance(parsed, ToolCall):
+            return Heard(said, parsed, _harmless_inside(parsed.arguments, self.tools))
+        return Heard(said, parsed, {})
 
 
 T = TypeVar("T")

@@ -21,7 +21,6 @@ read can share.
 """
 
 import copy
-import functools
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,8 +30,8 @@ import gymnasium
 from gymnasium import spaces
 
 from ..errors import UserError
-from .parsing import Answer, ToolCall
-from .speech import CHARSET, MAX_ACTION_LENGTH, MAX_OBSERVATION_LENGTH, Speech, sayable, speech_with
+from .parsing import ToolCall
+from .speech import CHARSET, MAX_ACTION_LENGTH, MAX_OBSERVATION_LENGTH, sayable, speech_with
 from .tools import Tool, ToolError, ToolTimeout
 
 SUCCESS_REWARD, FORMAT_REWARD = 1.0, -0.1
@@ -97,7 +96,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self.observation_space, self.action_space = text_spaces()
         self._messages: list[dict[str, Any]] = []
         self._turns = self._results = 0
-        self._over = True
+        self._over, self._ready = True, False
 
     @property
     def tools(self) -> dict[str, Tool]:
@@ -131,8 +130,10 @@ class TextEnv(gymnasium.Env[str, str]):
         """Draw a task and return its question."""
         if seed is not None:
             super().reset(seed=seed)
-        self.task = self._new_task()
-        question = sayable(self.task.question)
+        if not self._ready:
+            self._get_ready()
+        task = self.task = self._new_task()
+        question = sayable(task.question)
         self._messages = [self._rules, {"role": "user", "content": question}]
         self._turns = self._results = 0
         self._over = False
@@ -153,14 +154,15 @@ class TextEnv(gymnasium.Env[str, str]):
         if self._over:
             raise gymnasium.error.ResetNeeded("the episode is over: call reset()")
         speech = self._speech
-        said, parsed, arguments = speech.heard.get(action) or speech.hear(action)
+        heard = speech.heard.get(action) or speech.hear(action)
         self._turns += 1
-        message: dict[str, Any] = {"role": "assistant", "content": said}
+        message: dict[str, Any] = {"role": "assistant", "content": heard.said}
         self._messages.append(message)
-        if isinstance(parsed, Answer):
-            return self._answered(parsed.text)
+        parsed = heard.parsed
+        if isinstance(parsed, tuple):
+            return self._answered(parsed)
         if isinstance(parsed, ToolCall):
-            function = {"name": parsed.tool.name, "arguments": _own(arguments)}
+            function = {"name": parsed.tool.name, "arguments": _own(heard.arguments)}
             message["tool_calls"] = [{"type": "function", "function": function}]
             return self._called(parsed.tool, _own(parsed.arguments))
         expected = f"Not understood: {parsed.reason}. {self.instructions}"
@@ -192,6 +194,8 @@ class TextEnv(gymnasium.Env[str, str]):
         if state["made_as"] != self._made_as:
             raise UserError(f"the state is of {state['made_as']}, and this is {self._made_as}")
         state = copy.deepcopy(state)
+        if not self._ready:
+            self._get_ready()
         self.task, self._messages = state["task"], state["messages"]
         self._turns, self._results, self._over = state["counts"]
         self._np_random, self._np_random_seed = state["generator"], state["seed"]
@@ -214,10 +218,10 @@ class TextEnv(gymnasium.Env[str, str]):
             picked[self._draw(len(things))] = None
         return [things[i] for i in picked]
 
-    def _answered(self, text: str) -> Step:
-        parsed, failure = ("answer", text), None
+    def _answered(self, parsed: tuple[str, str]) -> Step:
+        failure = None
         try:
-            verdict = self._judge(text)
+            verdict = self._judge(parsed[1])
         except ToolTimeout:  # what was answered, a program for instance, takes too long
             verdict, failure = False, "timeout"
         except Exception as error:
@@ -279,21 +283,26 @@ class TextEnv(gymnasium.Env[str, str]):
         }
         return info | task.facts if task.facts else info
 
+    def _get_ready(self) -> None:
+        """Read what does not change any more from the tools and the rules.
+
+        These are attributes, and no cached properties: once the dictionary of an instance was
+        asked for, as those do, every access to any of its attributes takes four times as long.
+        """
+        self._speech = speech_with(self.tools)
+        self._schemas = [copy.deepcopy(tool.schema) for tool in self.tools.values()]
+        rules = f"{self.instructions} You may send {self.max_turns} messages."
+        self._rules = {"role": "system", "content": rules}
+        self._ready = True
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_speech"}
 
-    @functools.cached_property
-    def _speech(self) -> Speech:
-        return speech_with(self.tools)
-
-    @functools.cached_property
-    def _schemas(self) -> list[dict[str, Any]]:
-        return [copy.deepcopy(tool.schema) for tool in self.tools.values()]
-
-    @functools.cached_property
-    def _rules(self) -> dict[str, str]:
-        rules = f"{self.instructions} You may send {self.max_turns} messages."
-        return {"role": "system", "content": rules}
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        if self._ready:
+            self._speech = speech_with(self.tools)
 
 
 def _own(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from .. import views
 from .batch import Batch, Batches, batch_infos
 from .jobs import Jobs
 from .members import Info, Maker, Outcome, assign, call, frozen, render, thawed
-from .mode import Mode, available_cpus, choose, measure
+from .mode import Mode, available_cpus, choose, measure, workers
 from .processes import Processes
 from .seeds import EpisodeSeeds
 from .workers import Backend, Caller, Threads
@@ -59,8 +59,8 @@ def make_vec(
         split: Which tasks are drawn, where the environment has splits; None for its default.
         group_size: Members that play the same tasks (`seeds.EpisodeSeeds`).
         autoreset: As in Gymnasium: NEXT_STEP, SAME_STEP or DISABLED.
-        num_workers: Threads or processes; None for one a CPU, or one a member if the steps of a
-            trial environment wait and threads are used.
+        num_workers: Threads or processes; None for what suits the steps of a trial environment
+            (`mode.workers`): one a CPU if they are worth it, else fewer.
         kwargs: For the environment.
 
     Raises:
@@ -73,8 +73,8 @@ def make_vec(
     if mode == "auto":
         mode, chosen = choose(measure(maker), num_envs)
         num_workers = num_workers or chosen
-    elif mode == "threads" and num_workers is None and measure(maker).waits:
-        num_workers = num_envs
+    elif mode in ("threads", "processes") and num_workers is None:
+        num_workers = workers(mode, measure(maker), num_envs)
     vector = Vector(
         [maker] * num_envs,
         mode,

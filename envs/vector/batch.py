@@ -16,7 +16,7 @@ from .members import Info, Outcome
 Batch = tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], Info]
 """Observations, rewards, terminations, truncations and infos of some members, in order."""
 
-_OBJECT = np.dtype(object)
+_OBJECT, _FLOAT, _BOOL = np.dtype(object), np.dtype(np.float64), np.dtype(np.bool_)
 _PLAIN = frozenset((type(None), str, list, tuple, dict))
 """Types of most values in infos that stay objects."""
 _FLAG = frozenset((bool,))
@@ -64,15 +64,12 @@ class Batches:
         observations, rewards, terminations, truncations, infos, finals = zip(
             *outcomes, strict=True
         )
-        info = batch_infos(infos)
-        if any(finals):
-            info |= _batch_finals(finals)
         return (
             self.observations(observations),
-            np.array(rewards, np.float64),
-            np.array(terminations, np.bool_),
-            np.array(truncations, np.bool_),
-            info,
+            np.array(rewards, _FLOAT),
+            np.array(terminations, _BOOL),
+            np.array(truncations, _BOOL),
+            _with_finals(infos, finals) if any(finals) else batch_infos(infos),
         )
 
 
@@ -84,92 +81,129 @@ def batch_infos(infos: Sequence[Info]) -> Info:
     members have in one type become an array of that type; everything else, dictionaries too,
     stays as it is in an array of objects.
     """
-    where = None if all(infos) else tuple([i for i, info in enumerate(infos) if info])
-    return _batch_some(infos if where is None else [infos[i] for i in where], where, len(infos))
+    layout = _layout_of(infos)
+    if layout is not None and (tables := _tables(infos, layout)) is not None:
+        return _named(layout, tables, 0, infos)
+    return _batch_some(infos)
 
 
-def _batch_some(filled: Sequence[Info], where: tuple[int, ...] | None, count: int) -> Info:
-    """Batch the infos of some members, or of all, which are not empty."""
-    if len(set(map(len, filled))) == 1:  # the usual case: whoever has keys has the same
-        try:
-            return _alike(filled, where, count)
-        except KeyError:
-            pass
+def _with_finals(infos: Sequence[Info], finals: Sequence[tuple[Any, Info] | None]) -> Info:
+    """Batch infos, and the observations and infos with which episodes ended."""
+    count = len(infos)
+    ends = [final[1] if final else {} for final in finals]
+    both = (*infos, *ends)
+    layout = _layout_of(both)
+    # One table for both: to make an array takes longer than to fill it.
+    if layout is not None and (tables := _tables(both, layout)) is not None:
+        info, end = _named(layout, tables, 0, infos), _named(layout, tables, count, ends)
+    else:
+        info, end = batch_infos(infos), batch_infos(ends)
+    info["final_obs"] = np.fromiter([final and final[0] for final in finals], _OBJECT, count)
+    info["final_info"] = end
+    info["_final_obs"] = info["_final_info"] = _mask_of(finals)
+    return info
+
+
+def _batch_some(infos: Sequence[Info]) -> Info:
+    """Batch infos of whatever keys and values."""
     batch: Info = {}
-    numbers = range(count) if where is None else where
-    for key in dict.fromkeys(key for info in filled for key in info):
-        having = [
-            (i, {key: info[key]}) for i, info in zip(numbers, filled, strict=True) if key in info
-        ]
-        its, single = zip(*having, strict=True)
-        batch |= _alike(single, None if len(its) == count else its, count)
+    for key in dict.fromkeys(key for info in infos for key in info):
+        has = [key in info for info in infos]
+        batch[f"_{key}"] = _mask_of(has)
+        where = None if all(has) else [*compress(range(len(infos)), has)]
+        batch[key] = _column([info[key] for info in compress(infos, has)], where, len(infos))
     return batch
+
+
+class _Part(NamedTuple):
+    """Some keys of infos, whose values go into one table."""
+
+    keys: tuple[str, ...]
+    pick: Callable[[Info], tuple[Any, ...]]
+    """Returns the values of an info in this order, or raises KeyError."""
+    blank: tuple[Any, ...]
+    """The values of a member that has no info."""
 
 
 class _Layout(NamedTuple):
-    """Where the values of an info go."""
+    """Where the values of infos go whose values are all booleans, or objects for certain."""
 
     masks: tuple[str, ...]
     """Names of the masks."""
-    objects: tuple[str, ...]
-    """Keys whose columns are of objects for certain."""
-    pick: Callable[[Info], Sequence[Any]]
-    """Returns the values of these keys."""
-    flags: tuple[str, ...]
-    """Keys whose columns are of booleans, if all are like the first."""
-    others: tuple[str, ...]
-    """Keys whose columns have to be looked through."""
+    objects: _Part
+    flags: _Part
+
+
+def _layout_of(infos: Sequence[Info]) -> _Layout | None:
+    """Return the layout that infos share which are not empty; None if they share none."""
+    sizes = {*map(len, infos)} - {0}
+    if len(sizes) != 1:
+        return None
+    first = next(filter(None, infos))
+    return _layout((*first,), (*map(type, first.values()),))
 
 
 @lru_cache(maxsize=256)
-def _layout(keys: tuple[str, ...], kinds: tuple[type, ...]) -> _Layout:
+def _layout(keys: tuple[str, ...], kinds: tuple[type, ...]) -> _Layout | None:
     """Return the layout of infos with these keys, of which the first has values of these types."""
-    plain = [kind in _PLAIN for kind in kinds]
-    objects = tuple(compress(keys, plain))
-    flags = tuple([key for key, kind in zip(keys, kinds, strict=True) if kind is bool])
-
-    def pick(info: Info) -> Sequence[Any]:
-        return [info[key] for key in objects]
-
-    return _Layout(
-        tuple(f"_{key}" for key in keys),
-        objects,
-        itemgetter(*objects) if len(objects) > 1 else pick,  # which of one would be no sequence
-        flags,
-        tuple([key for key in keys if key not in (*objects, *flags)]),
-    )
+    objects = _part([k for k, kind in zip(keys, kinds, strict=True) if kind in _PLAIN], None)
+    flags = _part([k for k, kind in zip(keys, kinds, strict=True) if kind is bool], False)
+    if len(objects.keys) + len(flags.keys) < len(keys):
+        return None
+    return _Layout(tuple([f"_{key}" for key in keys]), objects, flags)
 
 
-def _alike(infos: Sequence[Info], where: tuple[int, ...] | None, count: int) -> Info:
-    """Batch infos that have the same keys.
+def _part(keys: Sequence[str], blank: Any) -> _Part:
+    def pick(info: Info) -> tuple[Any, ...]:
+        return tuple([info[key] for key in keys])
 
-    Columns of objects are columns of one table: each array costs as much time as a third of a
-    step.
+    # That of operator is several times faster, and returns no tuple for one key.
+    return _Part((*keys,), itemgetter(*keys) if len(keys) > 1 else pick, (blank,) * len(keys))
 
-    Raises:
-        KeyError: they have not.
+
+_Table = tuple[NDArray[Any], NDArray[np.bool_]]
+"""The objects of infos, and their booleans, a row an info."""
+
+
+def _tables(infos: Sequence[Info], layout: _Layout) -> _Table | None:
+    """Return the values of infos that have the same keys, of which some may be empty.
+
+    Each array that is made costs as much time as a third of a step, columns of one table cost
+    less. None if the keys are not the same, or what should be a boolean is none.
     """
-    first = infos[0]
-    layout = _layout((*first,), (*map(type, first.values()),))
-    batch: Info = dict.fromkeys(layout.masks, _mask(where, count))
-    width = len(layout.objects)
-    rows: Any = map(layout.pick, infos)
-    if where is not None:
-        table = [(None,) * width] * count
-        for i, row in zip(where, rows, strict=True):
-            table[i] = row
-        rows = table
-    flat = np.fromiter(chain.from_iterable(rows), _OBJECT, width * count)
-    batch.update(zip(layout.objects, flat.reshape(count, width).T, strict=False))
-    for key in layout.flags:
-        flags = [info[key] for info in infos]
-        if where is None and _FLAG.issuperset(map(type, flags)):
-            batch[key] = np.fromiter(flags, np.bool_, count)
-        else:
-            batch[key] = _column(flags, where, count)
-    for key in layout.others:
-        batch[key] = _column([info[key] for info in infos], where, count)
+    try:
+        objects, flags = _values(infos, layout.objects), _values(infos, layout.flags)
+    except KeyError:
+        return None
+    if not _FLAG.issuperset({*map(type, flags)}):
+        return None
+    objects_N_K = np.fromiter(objects, _OBJECT, len(objects))
+    flags_N_K = np.frombuffer(bytearray(flags), _BOOL) if flags else np.empty(0, _BOOL)
+    count = len(infos)
+    return objects_N_K.reshape(count, -1), flags_N_K.reshape(count, -1)
+
+
+def _values(infos: Sequence[Info], part: _Part) -> list[Any]:
+    pick = part.pick
+    if all(infos):
+        return [*chain.from_iterable(map(pick, infos))]
+    return [*chain.from_iterable([pick(info) if info else part.blank for info in infos])]
+
+
+def _named(layout: _Layout, tables: _Table, first: int, infos: Sequence[Info]) -> Info:
+    """Return the batch of infos that have these rows of a table."""
+    rows = slice(first, first + len(infos))
+    batch: Info = dict.fromkeys(layout.masks, _mask_of(infos))
+    batch.update(zip(layout.objects.keys, tables[0][rows].T, strict=True))
+    batch.update(zip(layout.flags.keys, tables[1][rows].T, strict=True))
     return batch
+
+
+def _mask_of(things: Sequence[Any]) -> NDArray[np.bool_]:
+    """Return the mask of the members that have something."""
+    if all(things):
+        return _mask(None, len(things))
+    return _mask(tuple([i for i, thing in enumerate(things) if thing]), len(things))
 
 
 @lru_cache(maxsize=1024)
@@ -181,7 +215,7 @@ def _mask(where: tuple[int, ...] | None, count: int) -> NDArray[np.bool_]:
     return mask_N
 
 
-def _column(values: Sequence[Any], where: tuple[int, ...] | None, count: int) -> NDArray[Any]:
+def _column(values: Sequence[Any], where: Sequence[int] | None, count: int) -> NDArray[Any]:
     """Return an array of values; where a member has none it holds 0, or None among objects."""
     dtype = _type_of(values)
     if where is None:
@@ -195,18 +229,6 @@ def _column(values: Sequence[Any], where: tuple[int, ...] | None, count: int) ->
     for i, value in zip(where, values, strict=True):
         column[i] = value
     return column
-
-
-def _batch_finals(finals: Sequence[tuple[Any, Info] | None]) -> Info:
-    count = len(finals)
-    where = tuple([i for i, final in enumerate(finals) if final])
-    ended_N = _mask(where if len(where) < count else None, count)
-    return {
-        "final_obs": np.fromiter([f and f[0] for f in finals], _OBJECT, count),
-        "_final_obs": ended_N,
-        "final_info": batch_infos([f[1] if f else {} for f in finals]),
-        "_final_info": ended_N,
-    }
 
 
 def _type_of(values: Sequence[Any]) -> Any:

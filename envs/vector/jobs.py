@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from .members import APPLY, RESET, STEP, Info, Job, Members, Outcome, Raised
 from .processes import LOST
 from .seeds import EpisodeSeeds
-from .workers import Backend, Caller
+from .workers import Backend, Caller, Results
 
 _STANDING = ("seen", "_over", "_started", "_seeds")
 """What `Jobs` knows of episodes beside the jobs under way."""
@@ -149,20 +149,24 @@ class Jobs:
         """Do jobs and return their outcomes, in order."""
         if self._in_place is None:
             self._dispatch(jobs)
-            while not all(job[0] in self._ready for job in jobs):
+            wanted = {job[0] for job in jobs}
+            while not wanted <= self._ready.keys():
                 self._settle(None)
             return [self._ready.pop(job[0]) for job in jobs]
         do = self._in_place.do
         with self._closed_by_errors():
             outcomes = [do(*job) for job in jobs]
         if jobs and jobs[0][1] != APPLY:
-            self._note(jobs, outcomes)
+            self._note([(job[0], outcome) for job, outcome in zip(jobs, outcomes, strict=True)])
         return outcomes
 
     def _step_in_place(self, members: Members, actions: Sequence[Any]) -> list[Outcome]:
         """Take a step of all members, of which none is over, without a job for each."""
-        with self._closed_by_errors():
+        try:  # a context manager takes as long as half a step
             outcomes = members.step(actions, self._seeds.upcoming)
+        except Exception:
+            self.close()
+            raise
         self.seen = [outcome[0] for outcome in outcomes]
         if self._autoreset is AutoresetMode.SAME_STEP:
             for i, outcome in enumerate(outcomes):
@@ -189,27 +193,29 @@ class Jobs:
         """Take in outcomes that have come, and tell whether any had."""
         with self._closed_by_errors():
             results = self._backend.receive(timeout)
+        flying, played = self._flying, []
         for index, outcome in results:
-            job = self._flying.pop(index)
+            job = flying.pop(index)
             if job[1] == APPLY:
                 self._ready[index] = outcome
             elif outcome is LOST:
                 self._replace(index, job)
             else:
-                self._take_in(job, outcome)
+                played.append((index, outcome))
+        self._take_in(played)
         return bool(results)
 
-    def _take_in(self, job: Job, outcome: Outcome) -> None:
-        index = job[0]
-        self._ready[index] = outcome
-        self._note([job], [outcome])
-        if index in self._owed:  # the reset that was part of a step whose process died
-            observation, _, _, _, info, _ = outcome
+    def _take_in(self, played: Results) -> None:
+        self._ready.update(played)
+        self._note(played)
+        for index in [i for i, _ in played if i in self._owed] if self._owed else ():
+            # This is the reset that was part of a step whose process died.
+            observation, _, _, _, info, _ = self._ready[index]
             self._ready[index] = observation, 0.0, False, True, info, self._owed.pop(index)
 
-    def _note(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+    def _note(self, played: Results) -> None:
         seen, over = self.seen, self._over
-        for (i, *_), outcome in zip(jobs, outcomes, strict=True):
+        for i, outcome in played:
             seen[i], _, terminated, truncated, _, final = outcome
             if final is None:
                 over[i] = bool(terminated or truncated)
@@ -229,7 +235,7 @@ class Jobs:
             self._owed[index] = self.seen[index], info
             self._dispatch([(index, RESET, None, self._seeds.take(index))])
         else:
-            self._take_in(job, (self.seen[index], 0.0, False, True, info, None))
+            self._take_in([(index, (self.seen[index], 0.0, False, True, info, None))])
 
     def _check(self, indices: Sequence[int]) -> None:
         if self.closed:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from palaestra.envs.parsing import Answer, Malformed, ToolCall, parse, parse_plain
-from palaestra.envs.speech import harmless
+from palaestra.envs.parsing import Answer, Malformed, ToolCall, parse, plain_tag
+from palaestra.envs.speech import Speech, harmless
 from palaestra.envs.tools import Tool
 
 
@@ -222,17 +222,32 @@ def test_names_as_other_people_give_them(name: str, form: str) -> None:
     assert call.arguments == {"city": "Rome"}
 
 
-@given(
-    st.sampled_from(["answer", "ask", "think", "other", "tool_call", "Answer"]),
-    st.text(st.characters(codec="ascii"), max_size=12) | st.sampled_from([r"\boxed{3}", "{}", " "]),
+AROUND = st.text(st.characters(codec="ascii"), max_size=12) | st.sampled_from(
+    ["", "So: ", "I think\n\tit is ", "```ask\nx\n```", "```", r"\boxed{3}", "[INST]", "a < b"]
 )
-def test_a_plain_message_is_read_as_any_other(name: str, inside: str) -> None:
+
+
+@given(
+    AROUND,
+    st.sampled_from(["answer", "ask", "think", "other", "tool_call", "Answer"]),
+    AROUND,
+    AROUND,
+)
+def test_a_plain_message_is_read_as_any_other(
+    before: str, name: str, inside: str, after: str
+) -> None:
     def ask(text: str) -> str:
         return text
 
-    tools = {"ask": Tool(ask)}
-    message = f"<{name}>{inside}</{name}>"
-    assert parse_plain(message, tools) in (None, parse(message, tools))
-    if name in ("answer", "ask") and inside.isalnum():
-        assert parse_plain(message, tools) == parse(message, tools)
-        assert harmless(message, tools) == message
+    speech = Speech({"ask": Tool(ask)})
+    message = f"{before}<{name}>{inside}</{name}>{after}"
+    assert speech._plain(message) in (None, speech._understood(message))
+
+
+@pytest.mark.parametrize("around", ["", "So it is\n", "2 > 1, therefore: "])
+@pytest.mark.parametrize("name", ["answer", "python"])
+def test_prose_around_a_tag_is_plain(name: str, around: str) -> None:
+    message = f"{around}<{name}> 42 </{name}>{around}"
+    assert plain_tag(message) == (name, "42")
+    assert harmless(message, TOOLS) == message
+    assert Speech(TOOLS)._plain(message) == Speech(TOOLS)._understood(message)

@@ -23,7 +23,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from palaestra.envs import views
 from palaestra.envs.vector import Vector, make_vec
 from palaestra.envs.vector.batch import batch_infos
-from palaestra.envs.vector.mode import StepTime, choose
+from palaestra.envs.vector.mode import StepTime, choose, workers
 from palaestra.envs.vector.seeds import episode_seed
 from palaestra.errors import UserError
 
@@ -933,3 +933,21 @@ def test_what_does_not_exist_is_told() -> None:
         make_vec("palaestra/Calculator-v0", 2, "fork")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="unknown environment"):
         make_vec("palaestra/Nothing-v0", 2)
+
+
+@pytest.mark.parametrize(
+    ("mode", "microseconds", "waiting", "expected"),
+    [
+        ("threads", 1000, 900, 64),
+        ("threads", 3, 0, 1),
+        ("threads", 100, 0, 4),
+        ("processes", 1, 0, 1),
+        ("processes", 4, 0, 2),
+        ("processes", 1000, 900, 4),
+    ],
+)
+def test_nobody_gets_less_work_than_handing_it_over_costs(
+    mode: Any, microseconds: int, waiting: int, expected: int
+) -> None:
+    time = StepTime(microseconds / 1e6, (microseconds - waiting) / 1e6, waiting / 1e6)
+    assert workers(mode, time, 64, cpus=4) == expected
