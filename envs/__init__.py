@@ -45,11 +45,12 @@ _worlds("Films", "films", "join", "aggregate")
 _worlds("GuessNumber", "guess_number", "wide", "vast")
 _worlds("Hangman", "hangman", "seven-misses", "five-misses")
 _worlds("Synthesis", "synthesis", "composition", "loop")
-for _name in NAMES:
-    for _level, _python in product((None, "hard") if _name in HARD else (None,), (None, "auto")):
-        _suffix = f"{'-hard' if _level else ''}{'-python' if _python else ''}"
+for _name in (None, *NAMES):
+    _levels = (None,) if _name and _name not in HARD else (None, "hard")
+    for _level, _python in product(_levels, (None, "auto")):
+        _parts = ("Reasoning", _name, _level, _python and "python", "v0")
         register(
-            id=f"palaestra/Reasoning-{_name}{_suffix}-v0",
+            id=f"palaestra/{'-'.join(part for part in _parts if part)}",
             entry_point=f"{__name__}.reasoning:Reasoning",
             kwargs={"name": _name, "python": _python, "level": _level},
             **_DIALOGUE,

@@ -6,7 +6,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from decimal import getcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from palaestra.envs import reasoning
+from palaestra.envs.plans import Plan
+from palaestra.envs.questions import generators
+from palaestra.envs.questions.generators import Generator, split_of
 from palaestra.envs.questions.reasoning_names import HARD, NAMES
 from palaestra.envs.reasoning import Reasoning
 from palaestra.envs.speech import CHARSET, MAX_OBSERVATION_LENGTH
@@ -88,7 +91,7 @@ def test_every_hard_level_is_of_a_generator_and_has_an_id() -> None:
 def test_hard_is_harder_in_something_and_easier_in_nothing(name: str) -> None:
     """Which way is harder, the curriculum says: its levels begin with the easiest."""
     factory = pytest.importorskip("reasoning_gym.factory")
-    hard, standard = (Reasoning(name, level=level)._items.config for level in ("hard", "standard"))
+    hard, standard = (Generator(name, level).config for level in ("hard", "standard"))
     gains = []
     for attribute in factory.create_curriculum(name).attributes.values():
         first, last = attribute.levels[0], attribute.levels[-1]
@@ -123,7 +126,7 @@ def test_hard_tasks_are_other_tasks_of_the_same_splits() -> None:
         }
         assert all(len(asked) >= 8 for asked in questions.values())
         for (level, split), asked in questions.items():
-            assert {reasoning._split_of(question) for question in asked} == {split}
+            assert {split_of(question) for question in asked} == {split}
             other = "standard" if level == "hard" else "hard"
             assert not asked & questions[other, split]
 
@@ -201,21 +204,21 @@ def test_neighbouring_seeds_share_no_items() -> None:
     assert len(set(questions)) == len(questions)
 
 
-def siblings(env: Reasoning, seed: int) -> Iterator[reasoning.Plan]:
+def siblings(env: Reasoning, seed: int) -> Iterator[Plan]:
     env.reset(seed=seed)
     yield from env._siblings()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_hostile_answer_is_right_or_slow_or_run(name: str, tmp_path: Path) -> None:
-    env = Reasoning(name)
+    generator, env = Generator(name), Reasoning(name)
     question, _ = env.reset(seed=1)
-    item = env._item(env.task.facts["item_seed"])
+    item = generator.item(env.task.facts["item_seed"])
     canary = tmp_path / "canary"
     run = f"__import__('pathlib').Path({str(canary)!r}).touch()"
     for answer in (*HOSTILE, run, f"[{run}]", question, "\n".join([question] * 9)[:LONGEST]):
         start = time.perf_counter()
-        assert not env._solves(answer, item), answer[:40]
+        assert not generator.solves(answer, item), answer[:40]
         assert time.perf_counter() - start < 0.5, answer[:40]
     assert not canary.exists()
 
@@ -241,11 +244,11 @@ def test_what_is_no_number_is_no_answer(name: str) -> None:
 
 def test_no_wrong_number_is_right_where_the_truth_is_negative() -> None:
     """The scorer's relative error is then negative, and its mark far above 1."""
-    env = Reasoning("calendar_arithmetic")
-    items = (env._item(seed) for seed in range(100))
+    generator = Generator("calendar_arithmetic")
+    items = (generator.item(seed) for seed in range(100))
     item = next(i for i in items if i["metadata"]["task"] == "count_days") | {"answer": "-1"}
-    assert env._solves("-1", item)
-    assert not any(env._solves(str(answer), item) for answer in range(100))
+    assert generator.solves("-1", item)
+    assert not any(generator.solves(str(answer), item) for answer in range(100))
 
 
 def test_a_sign_counts_and_so_does_the_end_of_a_word() -> None:
@@ -261,11 +264,10 @@ def test_a_sign_counts_and_so_does_the_end_of_a_word() -> None:
 
 
 def test_another_way_to_the_truth_is_right_too() -> None:
-    env = Reasoning("countdown")
-    env.reset(seed=0)
-    item = env._item(env.task.facts["item_seed"])
-    assert env._solves(f" ({env.task.plan.answer}) * (1)", item) is False
-    assert env._solves(f"({env.task.plan.answer})", item)
+    generator = Generator("countdown")
+    item = generator.item(0)
+    assert not generator.solves(f" ({item['answer']}) * (1)", item)
+    assert generator.solves(f"({item['answer']})", item)
 
 
 def test_the_same_tasks_in_every_process() -> None:
@@ -319,6 +321,22 @@ def test_a_state_belongs_to_its_generator() -> None:
         Reasoning("lcm", level="hard").set_state(env.get_state())
 
 
+@pytest.mark.parametrize(("level", "names"), [("standard", NAMES), ("hard", HARD)])
+def test_without_a_name_every_generator_sets_tasks(level: str, names: Collection[str]) -> None:
+    env = Reasoning(level=level, split="test")
+    assert set(env.names) == set(names)
+    env.names = ("lcm", "gcd", "chain_sum", "base_conversion")
+    kinds: Counter[str] = Counter()
+    for seed in range(100):
+        question, info = env.reset(seed=seed)
+        item = Generator(env.task.kind, level).item(info["item_seed"])
+        assert item["question"].strip() == question
+        assert env.step(env.solution())[4]["success"]
+        kinds[env.task.kind] += 1
+    assert set(kinds) == set(env.names)
+    assert min(kinds.values()) > 10
+
+
 def test_mistakes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="unknown generator"):
         Reasoning("gdc")
@@ -330,14 +348,14 @@ def test_mistakes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
         Reasoning("rearc", level="hard")
     with pytest.raises(UserError, match="unknown sandbox"):
         Reasoning("gcd", python="playpen")
-    monkeypatch.setattr(reasoning, "NAMES", ("syllogism",))
+    monkeypatch.setattr(generators, "NAMES", ("syllogism",))
     with pytest.raises(UserError, match="fewer than 8 different answers"):
         Reasoning("syllogism").reset(seed=0)
 
 
 def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    reasoning._library.cache_clear()
-    reasoning._dataset.cache_clear()
+    generators._library.cache_clear()
+    generators._dataset.cache_clear()
     with pytest.raises(UserError, match=r"pip install 'palaestra\[reasoning\]'"):
         Reasoning("gcd")
