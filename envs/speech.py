@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -33,16 +32,12 @@ _ANGLE_MARKER = re.compile(r"<(/?[|｜]?[A-Za-z_/][\w|｜▁:.-]{0,60}?[|｜]?/?
 _SQUARE_MARKER = re.compile(r"\[(/?[A-Z][A-Z_]{1,40})\]")
 
 
-@dataclass(slots=True)
-class Heard:
-    """A message, understood."""
+Heard = tuple[str, tuple[str, str] | ToolCall | Malformed, dict[str, Any]]
+"""A message, understood: as it may stand in a dialogue; what it asks for, which for an answer is
+what `parsed_action` tells, "answer" and its text; and the arguments of a call as they may stand in
+a dialogue. Many are made in every second, and a tuple is made soonest."""
 
-    said: str
-    """The message as it may stand in a dialogue."""
-    parsed: tuple[str, str] | ToolCall | Malformed
-    """What it asks for; of an answer what `parsed_action` tells, "answer" and its text."""
-    arguments: dict[str, Any]
-    """The arguments of a call as they may stand in a dialogue."""
+_NO_ARGUMENTS: dict[str, Any] = {}
 
 
 class Speech:
@@ -61,7 +56,16 @@ class Speech:
 
     def hear(self, message: str) -> Heard:
         """Return what a message means, however hostile it is."""
-        heard = self._plain(message) or self._understood(message)
+        tag = plain_tag(message) if len(message) <= MAX_ACTION_LENGTH else None
+        if tag is None:
+            heard = self._understood(message)
+        elif tool := self.tools.get(tag[0]):
+            parsed = parse_tag(tool, tag[1])
+            heard = message, parsed, _arguments_of(parsed)
+        elif tag[0] == "answer":
+            heard = message, tag, _NO_ARGUMENTS
+        else:
+            heard = self._understood(message)
         _remember(self.heard, message, heard)
         return heard
 
@@ -71,25 +75,18 @@ class Speech:
         _remember(self.told, message, told)
         return told
 
-    def _plain(self, message: str) -> Heard | None:
-        tag = plain_tag(message) if len(message) <= MAX_ACTION_LENGTH else None
-        if tag is None:
-            return None
-        if tool := self.tools.get(tag[0]):
-            parsed = parse_tag(tool, tag[1])
-            return Heard(message, parsed, parsed.arguments if isinstance(parsed, ToolCall) else {})
-        return Heard(message, tag, {}) if tag[0] == "answer" else None
-
     def _understood(self, message: str) -> Heard:
         if len(message) > MAX_ACTION_LENGTH:
             reason = f"a message has at most {MAX_ACTION_LENGTH} characters"
-            return Heard(harmless(message[:MAX_ACTION_LENGTH], self.tools), Malformed(reason), {})
+            return harmless(message[:MAX_ACTION_LENGTH], self.tools), Malformed(reason), {}
         parsed, said = parse(message, self.tools), harmless(message, self.tools)
         if isinstance(parsed, Answer):
-            return Heard(said, ("answer", parsed.text), {})
-        if isinstance(parsed, ToolCall):
-            return Heard(said, parsed, _harmless_inside(parsed.arguments, self.tools))
-        return Heard(said, parsed, {})
+            return said, ("answer", parsed.text), _NO_ARGUMENTS
+        return said, parsed, _harmless_inside(_arguments_of(parsed), self.tools)
+
+
+def _arguments_of(parsed: ToolCall | Malformed) -> dict[str, Any]:
+    return parsed.arguments if isinstance(parsed, ToolCall) else _NO_ARGUMENTS
 
 
 T = TypeVar("T")

@@ -154,15 +154,14 @@ class TextEnv(gymnasium.Env[str, str]):
         if self._over:
             raise gymnasium.error.ResetNeeded("the episode is over: call reset()")
         speech = self._speech
-        heard = speech.heard.get(action) or speech.hear(action)
+        said, parsed, arguments = speech.heard.get(action) or speech.hear(action)
         self._turns += 1
-        message: dict[str, Any] = {"role": "assistant", "content": heard.said}
+        message: dict[str, Any] = {"role": "assistant", "content": said}
         self._messages.append(message)
-        parsed = heard.parsed
         if isinstance(parsed, tuple):
             return self._answered(parsed)
         if isinstance(parsed, ToolCall):
-            function = {"name": parsed.tool.name, "arguments": _own(heard.arguments)}
+            function = {"name": parsed.tool.name, "arguments": _own(arguments)}
             message["tool_calls"] = [{"type": "function", "function": function}]
             return self._called(parsed.tool, _own(parsed.arguments))
         expected = f"Not understood: {parsed.reason}. {self.instructions}"

@@ -83,7 +83,7 @@ def batch_infos(infos: Sequence[Info]) -> Info:
     """
     layout = _layout_of(infos)
     if layout is not None and (tables := _tables(infos, layout)) is not None:
-        return _named(layout, tables, 0, infos)
+        return _named(layout, *tables, _mask_of(infos))
     return _batch_some(infos)
 
 
@@ -91,11 +91,13 @@ def _with_finals(infos: Sequence[Info], finals: Sequence[tuple[Any, Info] | None
     """Batch infos, and the observations and infos with which episodes ended."""
     count = len(infos)
     ends = [final[1] if final else {} for final in finals]
-    both = (*infos, *ends)
+    both = [*infos, *ends]
     layout = _layout_of(both)
     # One table for both: to make an array takes longer than to fill it.
     if layout is not None and (tables := _tables(both, layout)) is not None:
-        info, end = _named(layout, tables, 0, infos), _named(layout, tables, count, ends)
+        objects_N_K, flags_N_K = tables
+        info = _named(layout, objects_N_K[:count], flags_N_K[:count], _mask_of(infos))
+        end = _named(layout, objects_N_K[count:], flags_N_K[count:], _mask_of(ends))
     else:
         info, end = batch_infos(infos), batch_infos(ends)
     info["final_obs"] = np.fromiter([final and final[0] for final in finals], _OBJECT, count)
@@ -128,8 +130,8 @@ class _Part(NamedTuple):
 class _Layout(NamedTuple):
     """Where the values of infos go whose values are all booleans, or objects for certain."""
 
-    masks: tuple[str, ...]
-    """Names of the masks."""
+    names: tuple[str, ...]
+    """Of the masks, then of the objects, then of the flags."""
     objects: _Part
     flags: _Part
 
@@ -150,7 +152,8 @@ def _layout(keys: tuple[str, ...], kinds: tuple[type, ...]) -> _Layout | None:
     flags = _part([k for k, kind in zip(keys, kinds, strict=True) if kind is bool], False)
     if len(objects.keys) + len(flags.keys) < len(keys):
         return None
-    return _Layout(tuple([f"_{key}" for key in keys]), objects, flags)
+    masks = [f"_{key}" for key in keys]
+    return _Layout((*masks, *objects.keys, *flags.keys), objects, flags)
 
 
 def _part(keys: Sequence[str], blank: Any) -> _Part:
@@ -190,27 +193,27 @@ def _values(infos: Sequence[Info], part: _Part) -> list[Any]:
     return [*chain.from_iterable([pick(info) if info else part.blank for info in infos])]
 
 
-def _named(layout: _Layout, tables: _Table, first: int, infos: Sequence[Info]) -> Info:
-    """Return the batch of infos that have these rows of a table."""
-    rows = slice(first, first + len(infos))
-    batch: Info = dict.fromkeys(layout.masks, _mask_of(infos))
-    batch.update(zip(layout.objects.keys, tables[0][rows].T, strict=True))
-    batch.update(zip(layout.flags.keys, tables[1][rows].T, strict=True))
-    return batch
+def _named(
+    layout: _Layout,
+    objects_N_K: NDArray[Any],
+    flags_N_K: NDArray[np.bool_],
+    mask_N: NDArray[np.bool_],
+) -> Info:
+    """Return the batch of infos that have these rows of the tables."""
+    columns = [mask_N] * (len(layout.objects.keys) + len(layout.flags.keys))
+    columns.extend(objects_N_K.T)
+    columns.extend(flags_N_K.T)
+    return dict(zip(layout.names, columns, strict=True))
 
 
 def _mask_of(things: Sequence[Any]) -> NDArray[np.bool_]:
-    """Return the mask of the members that have something."""
-    if all(things):
-        return _mask(None, len(things))
-    return _mask(tuple([i for i, thing in enumerate(things) if thing]), len(things))
+    """Return the mask of the members that have something, which cannot be changed."""
+    return _mask((*map(bool, things),))
 
 
 @lru_cache(maxsize=1024)
-def _mask(where: tuple[int, ...] | None, count: int) -> NDArray[np.bool_]:
-    """Return a mask of some members, or of all, that cannot be changed."""
-    mask_N = np.zeros(count, np.bool_)
-    mask_N[slice(None) if where is None else [*where]] = True
+def _mask(has: tuple[bool, ...]) -> NDArray[np.bool_]:
+    mask_N = np.array(has, np.bool_)
     mask_N.flags.writeable = False
     return mask_N
 

@@ -241,7 +241,7 @@ def test_a_plain_message_is_read_as_any_other(
 
     speech = Speech({"ask": Tool(ask)})
     message = f"{before}<{name}>{inside}</{name}>{after}"
-    assert speech._plain(message) in (None, speech._understood(message))
+    assert speech.hear(message) == speech._understood(message)
 
 
 @pytest.mark.parametrize("around", ["", "So it is\n", "2 > 1, therefore: "])
@@ -250,4 +250,4 @@ def test_prose_around_a_tag_is_plain(name: str, around: str) -> None:
     message = f"{around}<{name}> 42 </{name}>{around}"
     assert plain_tag(message) == (name, "42")
     assert harmless(message, TOOLS) == message
-    assert Speech(TOOLS)._plain(message) == Speech(TOOLS)._understood(message)
+    assert Speech(TOOLS).hear(message) == Speech(TOOLS)._understood(message)
