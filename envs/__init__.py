@@ -30,13 +30,21 @@ def _worlds(name: str, module: str, *further_levels: str) -> None:
         )
 
 
-register(
-    id="palaestra/CartPole-v1",
-    entry_point=f"{__name__}.cartpole:CartPole",
-    vector_entry_point=f"{__name__}.cartpole:CartPoleVector",
-    max_episode_steps=500,
-    reward_threshold=475.0,
-)
+for _id, _module, _steps, _threshold in (
+    ("Acrobot-v1", "acrobot", 500, -100.0),
+    ("CartPole-v1", "cartpole", 500, 475.0),
+    ("MountainCar-v0", "mountain_car", 200, -110.0),
+    ("MountainCarContinuous-v0", "mountain_car_continuous", 999, 90.0),
+    ("Pendulum-v1", "pendulum", 200, None),
+):
+    _class = _id.partition("-")[0]
+    register(
+        id=f"palaestra/{_id}",
+        entry_point=f"{__name__}.{_module}:{_class}",
+        vector_entry_point=f"{__name__}.{_module}:{_class}Vector",
+        max_episode_steps=_steps,
+        reward_threshold=_threshold,
+    )
 _worlds("Calculator", "calculator", "two-step", "three-step")
 _worlds("Capitals", "capitals", "join", "aggregate")
 _worlds("Elements", "elements", "join", "aggregate")

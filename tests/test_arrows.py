@@ -114,7 +114,7 @@ for env_id in classes.values():
         env = make(env_id, view)
         _, info = env.reset(seed=0)
         text = isinstance(env.action_space, gymnasium.spaces.Text)
-        env.step(info["choices"][0] if text else 0)
+        env.step(info["choices"][0] if text else env.action_space.sample())
         env.close()
 """
 

@@ -58,7 +58,9 @@ def _line(env: Any, observation: Any, action: Any, steps: int) -> str:
     """Return one step of an array environment, in its own words where it has some."""
     world = env.unwrapped
     if hasattr(world, "describe"):
-        return f"{steps:4}  {world.action_words[int(action)]:6} {world.describe(observation)}"
+        words = getattr(world, "action_words", None)
+        move = words[int(action)] if words else f"{float(action[0]):g}"
+        return f"{steps:4}  {move:6} {world.describe(observation)}"
     return f"{steps:4}  action {action}  observation {observation}"
 
 

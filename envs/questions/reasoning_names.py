@@ -155,3 +155,8 @@ HARD = {
     "word_sorting": 2,
 }
 """Generators with hard tasks, and the level of their curricula that these have."""
+
+SLOW = frozenset(
+    {"advanced_geometry", "countdown", "game_of_life", "jugs", "polynomial_equations", "rearc"}
+)
+"""Those of whose tasks one takes from a quarter of a second to a second."""

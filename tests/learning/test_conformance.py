@@ -8,6 +8,7 @@ import pytest
 from palaestra.envs.checking import run
 from palaestra.envs.checking.fairness import MAX_RANDOM, random_success
 from palaestra.envs.checking.subject import Subject
+from palaestra.envs.questions.reasoning_names import SLOW
 from palaestra.envs.views import find_spec, splits_of
 
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(3600)]
@@ -17,13 +18,6 @@ FAMILY = "palaestra/Reasoning-"
 what they do with a message is the same but for a scorer, so that fewer messages do for each."""
 ONE_SPLIT = (FAMILY, "palaestra/BabyAI-")
 """Families in which a hash decides to which split a task belongs, so that one stands for all."""
-SLOW = tuple(
-    f"{FAMILY}{name}-v0"
-    for name in (
-        "advanced_geometry", "countdown", "game_of_life", "jugs", "polynomial_equations", "rearc",
-    )
-)  # fmt: skip
-"""A task of these takes from a quarter of a second to a second."""
 SPLITS = {
     env_id: splits[:1] if env_id.startswith(ONE_SPLIT) else splits
     for env_id in sorted(gymnasium.registry)
@@ -40,7 +34,8 @@ each_case = pytest.mark.parametrize(
 
 @cache
 def subject(env_id: str, split: str) -> Subject:
-    episodes = 200 if env_id in SLOW else 500
+    slow = {f"{FAMILY}{name}-v0" for name in SLOW}
+    episodes = 200 if env_id in slow else 500
     messages = 1_000 if env_id.startswith(FAMILY) and env_id != MANY else 10_000
     return Subject(env_id, split, 10_000, episodes, hostile=messages, most_steps=1_000_000)
 

@@ -10,9 +10,8 @@ import palaestra.envs  # noqa: F401
 import pytest
 from gymnasium import spaces
 from numpy.typing import NDArray
-from palaestra.envs import views
 from palaestra.envs.capitals import Capitals
-from palaestra.envs.views import AsChoices, AsText, Revealed, find_spec, make, splits_of
+from palaestra.envs.views import AsChoices, AsText, Revealed, as_choices, find_spec, make, splits_of
 from palaestra.errors import UserError
 
 IDS = ("palaestra/CartPole-v1", "palaestra/Calculator-v0", "palaestra/Capitals-v0")
@@ -229,6 +228,82 @@ def test_the_third_message_that_is_no_move_ends_the_episode() -> None:
     assert env.step("up")[2] is False
 
 
+PENDULUM = "palaestra/Pendulum-v1"
+
+
+@pytest.mark.parametrize(
+    ("message", "torque"),
+    [
+        ("1.5", 1.5),
+        ("-2", -2.0),
+        (" +0.25 \n", 0.25),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("0.3.", 0.3),
+        ("1e-3", 0.001),
+        ("<answer>-0.7</answer>", -0.7),
+        (r"It falls. \boxed{2}", 2.0),
+    ],
+)
+def test_numbers_are_moves_of_a_continuous_world(message: str, torque: float) -> None:
+    env, plain = make(PENDULUM, "text"), make(PENDULUM)
+    env.reset(seed=0)
+    plain.reset(seed=0)
+    said, reward, *_, info = env.step(message)
+    observation, expected, *_ = plain.step(np.array([torque], np.float32))
+    assert (said, reward) == (plain.unwrapped.describe(observation), expected)
+    assert info["failure"] is None
+    assert float(info["parsed_action"][1]) == pytest.approx(torque)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["", "2.01", "-3", "nan", "inf", "-inf", "1e999", "9" * 400, "1_0", "0x1", "1,5", "one", "1 2",
+     "\u0661", "--1", "1e99999999", "<answer></answer>", "."],
+)  # fmt: skip
+def test_what_is_no_number_within_the_bounds_is_a_format_failure(message: str) -> None:
+    env, twin = make(PENDULUM, "text"), make(PENDULUM, "text")
+    env.reset(seed=0)
+    twin.reset(seed=0)
+    said, reward, terminated, _, info = env.step(message)
+    assert (reward, terminated, info["failure"]) == (-0.1, False, "format")
+    assert "one number from -2 to 2: the torque in N m" in said
+    assert env.step("1")[:2] == twin.step("1")[:2]
+
+
+def test_who_reads_is_told_the_form_of_a_number() -> None:
+    for name, low, high in (("Pendulum-v1", -2, 2), ("MountainCarContinuous-v0", -1, 1)):
+        env = make(f"palaestra/{name}", "text")
+        _, info = env.reset(seed=0)
+        assert f"Reply with one number from {low} to {high}: the " in info["messages"][0]["content"]
+        np.testing.assert_array_equal(
+            [float(c) for c in info["choices"]], np.linspace(low, high, 9)
+        )
+
+
+def test_the_choices_of_a_continuous_world_are_its_numbers() -> None:
+    chosen, plain = AsChoices(make(PENDULUM)), make(PENDULUM)
+    chosen.reset(seed=1)
+    plain.reset(seed=1)
+    assert chosen.action_space == spaces.Discrete(9)
+    for action in (0, 8, 4, 5):
+        torque = np.array([-2 + action / 2], np.float32)
+        assert chosen.step(action)[1] == plain.step(torque)[1]
+    assert abs(float(plain.unwrapped.solution()[0]) - (chosen.solution() / 2 - 2)) <= 0.25
+
+
+@pytest.mark.parametrize("name", ["Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"])
+def test_in_words_the_oracle_solves_the_classics(name: str) -> None:
+    env = make(f"palaestra/{name}", "text")
+    for seed in range(3):
+        env.reset(seed=seed)
+        over = False
+        while not over:
+            *_, terminated, truncated, info = env.step(env.solution())
+            over = terminated or truncated
+        assert info["success"]
+
+
 @pytest.mark.parametrize("action", [0, None, b"left"])
 def test_a_move_in_words_is_a_string(action: Any) -> None:
     env = make(CARTPOLE, "text")
@@ -369,7 +444,7 @@ def test_where_room_lacks_the_question_stays_longest(room: int) -> None:
         {"role": role, "content": letter * 700}
         for role, letter in (("system", "s"), ("user", "q"), ("assistant", "a"), ("tool", "é"))
     ]
-    shown = views._render(messages, room)
+    shown = as_choices._render(messages, room)
     assert len(shown.encode()) <= room
     kept = {m["content"][:1]: len(m["content"]) for m in map(json.loads, shown.split("\n"))}
     assert kept.get("q", 0) >= min(700, room - 160)

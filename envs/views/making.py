@@ -1,0 +1,73 @@
+"""Registered environments, found by their ids and made in one of their views."""
+
+import difflib
+import importlib
+from typing import Any, Literal
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+
+from ...errors import UserError
+from .as_choices import AsChoices
+from .as_text import AsText
+from .moves import is_text
+
+View = Literal["native", "array", "text"]
+"""As the environment is; as arrays, for SB3; as a dialogue, for a language model."""
+
+
+def make(
+    env_id: str, view: View = "native", *, split: str | None = None, **kwargs: Any
+) -> gymnasium.Env[Any, Any]:
+    """Make a registered environment in one of its views.
+
+    Args:
+        env_id: A Gymnasium id, `palaestra/Capitals-v0` or `module:id`.
+        view: `native` as it is, `array` for SB3, `text` for a language model.
+        split: Which tasks are drawn, where the environment has splits; None for its default.
+        kwargs: For the environment.
+
+    Raises:
+        UserError: no such environment, no such split, or it cannot be shown so.
+    """
+    spec = find_spec(env_id)
+    if split is not None:
+        if not splits_of(spec):
+            raise UserError(f"{spec.id} has no splits: leave out the split {split!r}")
+        kwargs["split"] = split
+    try:
+        env: gymnasium.Env[Any, Any] = gymnasium.make(spec, **kwargs)
+    except gymnasium.error.Error as error:
+        raise UserError(f"{spec.id} cannot be made: {error}") from error
+    if view == "text":
+        return AsText(env)
+    return AsChoices(env) if view == "array" and is_text(env) else env
+
+
+def find_spec(env_id: str) -> EnvSpec:
+    """Return the registered specification of an id.
+
+    Raises:
+        UserError: there is none; the message suggests the nearest.
+    """
+    module, _, name = env_id.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        return gymnasium.spec(name)
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError):
+        known = [name for name in gymnasium.registry if name.startswith("palaestra/")]
+        shorter = {name.removeprefix("palaestra/").lower(): name for name in known}
+        wanted = env_id.removeprefix("palaestra/").lower()
+        near = difflib.get_close_matches(wanted, shorter, n=1, cutoff=0.4)
+        hint = f"did you mean {shorter[near[0]]!r}?" if near else f"there are {known};"
+        raise UserError(
+            f"unknown environment {env_id!r}; {hint} `palaestra list` shows them all"
+        ) from None
+
+
+def splits_of(spec: EnvSpec) -> tuple[str, ...]:
+    """Return the splits of an environment, empty if it has none."""
+    entry = spec.entry_point
+    creator = load_env_creator(entry) if isinstance(entry, str) else entry
+    return tuple(getattr(creator, "splits", ()))

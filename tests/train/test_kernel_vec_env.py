@@ -1,0 +1,192 @@
+"""A kernel's vector says to SB3 what SB3's own vector of monitored environments says."""
+
+import pickle
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+import palaestra.envs  # noqa: F401
+import pytest
+from gymnasium import spaces
+from gymnasium.error import ResetNeeded
+from palaestra.envs.kernel_vector import KernelVector
+from palaestra.errors import UserError
+from palaestra.train.kernel_vec_env import KernelVecEnv
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_checker import check_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+NAMES = (
+    "Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"
+)  # fmt: skip
+each = pytest.mark.parametrize("name", NAMES)
+
+
+def vector(name: str, count: int, mode: str = "SameStep") -> KernelVector:
+    made = gymnasium.make_vec(
+        f"palaestra/{name}", count, "vector_entry_point", autoreset_mode=mode
+    ).unwrapped
+    assert isinstance(made, KernelVector)
+    return made
+
+
+def pair(name: str, count: int = 4) -> tuple[KernelVecEnv, DummyVecEnv]:
+    """Return ours, and SB3's of Gymnasium's own environments."""
+    dummy = DummyVecEnv([lambda: Monitor(gymnasium.make(name))] * count)
+    return KernelVecEnv(vector(name, count)), dummy
+
+
+def same(ours: Any, its: Any) -> bool:
+    if isinstance(ours, dict):
+        names = [k for k in its if k != "t"]  # Monitor's clock
+        return ours.keys() == its.keys() and all(same(ours[k], its[k]) for k in names)
+    if isinstance(ours, list | tuple):
+        return len(ours) == len(its) and all(map(same, ours, its))
+    if isinstance(ours, np.ndarray):
+        return bool(ours.dtype == its.dtype and ours.tobytes() == its.tobytes())
+    return type(ours) is type(its) and bool(ours == its)
+
+
+def actions_of(space: Any, seen: Any, rng: np.random.Generator) -> Any:
+    """Return random actions, most of which swing: they push where the last number says."""
+    count = len(seen)
+    swings = rng.random(count) < 0.9 * (np.arange(count) < 2)
+    if isinstance(space, spaces.Discrete):
+        wise = (seen[:, -1] >= 0) * (space.n - 1)
+        return np.where(swings, wise, rng.integers(space.n, size=count))
+    push = np.where(swings, np.where(seen[:, -1] >= 0, 0.9, -0.9), rng.uniform(-0.3, 0.3, count))
+    return push[:, None].astype(np.float32)
+
+
+@each
+def test_steps_are_those_of_the_dummy(name: str) -> None:
+    ours, dummy = pair(name)
+    assert ours.observation_space == dummy.observation_space
+    assert ours.action_space == dummy.action_space
+    rng, ends, cut_off = np.random.default_rng(0), 0, 0
+    for seed, steps in ((3, 700), (4, 1100), (None, 20)):  # each reset cuts episodes off
+        if seed is not None:
+            assert ours.seed(seed) == dummy.seed(seed)
+        seen = ours.reset()
+        assert same(seen, dummy.reset())
+        for _ in range(steps):
+            actions = actions_of(ours.action_space, seen, rng)
+            mine, its = ours.step(actions), dummy.step(actions)
+            assert same(mine, its)
+            assert same(ours.reset_infos, dummy.reset_infos)
+            seen = mine[0]
+            ends += int(mine[2].sum())
+            cut_off += sum(info["TimeLimit.truncated"] for info in mine[3])
+    assert ends >= 4
+    assert cut_off >= (0 if name == "CartPole-v1" else 1)
+
+
+def test_options_are_those_of_the_dummy() -> None:
+    ours, dummy = pair("MountainCar-v0", 3)
+    several = [{"low": -0.5, "high": -0.5}, {}, {"low": -0.6, "high": -0.59}]
+    for options in ({"low": -0.45, "high": -0.44}, several, None):
+        for env in (ours, dummy):
+            env.seed(1)
+            env.set_options(options)  # type: ignore[arg-type]
+        assert same(ours.reset(), dummy.reset())
+    # Without a seed they go on drawing, each option in its own episode only.
+    for env in (ours, dummy):
+        env.set_options(several)
+    for _ in range(2):
+        assert same(ours.reset(), dummy.reset())
+
+
+def test_members_are_asked_where_they_stand() -> None:
+    ours, dummy = pair("Pendulum-v1", 3)
+    for env in (ours, dummy):
+        env.seed(0)
+        env.reset()
+        env.step(np.ones((3, 1), np.float32))
+    for mine, its in zip(ours.get_attr("state"), dummy.get_attr("state"), strict=True):
+        np.testing.assert_array_equal(mine, its)
+    assert ours.get_attr("g", indices=[0, 2]) == [10.0, 10.0]
+    told = ours.env_method("describe", np.array([1, 0, 0], np.float32), indices=1)
+    assert told == ["Rod: 0.0 degrees counterclockwise of upright, turning "
+                    "counterclockwise at 0 degrees/s."]  # fmt: skip
+    assert [a.shape for a in ours.env_method("solution")] == [(1,)] * 3
+    ours.set_attr("mood", "calm", indices=1)
+    assert ours.get_attr("mood", indices=1) == ["calm"]
+    assert ours.has_attr("solution")
+    assert not ours.has_attr("mood")
+    assert not ours.has_attr("nothing_of_the_kind")
+    assert ours.env_is_wrapped(Monitor) == [True] * 3
+    assert ours.env_is_wrapped(gymnasium.wrappers.TimeLimit, indices=0) == [False]
+    for name, call in (
+        ("g", partial(ours.set_attr, "g", 9.81)),
+        ("step", partial(ours.env_method, "step", 0)),
+        ("nothing", partial(ours.env_method, "nothing")),
+    ):
+        with pytest.raises(AttributeError, match=name):
+            call()
+
+
+@each
+def test_a_pickled_copy_goes_on_in_the_same_way(name: str) -> None:
+    ours, _ = pair(name, 3)
+    ours.seed(7)
+    seen, rng = ours.reset(), np.random.default_rng(0)
+    again = None
+    for step in range(260):
+        if step == 30:
+            again = pickle.loads(pickle.dumps(ours))
+        actions = actions_of(ours.action_space, seen, rng)
+        mine = ours.step(actions)
+        assert again is None or same(mine, again.step(actions))
+        seen = mine[0]
+
+
+@each
+def test_what_was_returned_stays(name: str) -> None:
+    ours, _ = pair(name, 2)
+    kept = [ours.reset()]
+    copies = [kept[0].copy()]
+    for _ in range(210):
+        step = ours.step(actions_of(ours.action_space, kept[0], np.random.default_rng(0)))
+        kept += [*step[:3], *(i["terminal_observation"] for i in step[3] if len(i) > 1)]
+        copies += [array.copy() for array in kept[len(copies) :]]
+    for array, copy in zip(kept, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_mistakes_are_errors() -> None:
+    ours, _ = pair("CartPole-v1", 2)
+    with pytest.raises(ResetNeeded, match="call reset"):
+        ours.step(np.zeros(2, int))
+    ours.reset()
+    for actions in (np.array([0, 2]), np.zeros(3, int), np.array([np.nan, 0])):
+        with pytest.raises(ValueError, match=r"action"):
+            ours.step(actions)
+    with pytest.raises(UserError, match="SAME_STEP"):
+        KernelVecEnv(vector("CartPole-v1", 2, "NextStep"))
+
+
+@each
+def test_sb3_finds_no_fault(name: str) -> None:
+    check_env(gymnasium.make(f"palaestra/{name}"))
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])
+def test_ppo_learns_the_same(name: str) -> None:
+    weights = []
+    for env in pair(name, 2):
+        agent = PPO("MlpPolicy", env, n_steps=32, batch_size=32, n_epochs=1, seed=1)
+        agent.learn(256)
+        weights.append(agent.policy.state_dict())
+    assert all(np.array_equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+def test_wrappers_and_evaluation_of_sb3_work() -> None:
+    results = []
+    for env in pair("CartPole-v1", 2):
+        env.seed(3)
+        agent = PPO("MlpPolicy", VecNormalize(env), n_steps=32, batch_size=32, seed=1)
+        results.append(evaluate_policy(agent, agent.get_env(), 5, return_episode_rewards=True))
+    assert results[0] == results[1]

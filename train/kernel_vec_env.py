@@ -1,0 +1,217 @@
+"""A kernel's vector as stable-baselines3 takes one."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numba import njit, types
+from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+
+from ..envs.kernel_env import KernelEnv
+from ..envs.kernel_vector import KernelVector
+from ..errors import UserError
+
+
+class KernelVecEnv(VecEnv):
+    """Show a kernel's vector to stable-baselines3.
+
+    It says, step for step, what `DummyVecEnv` of as many environments says, each in a
+    `Monitor`: `episode`, `terminal_observation` and `TimeLimit.truncated` in the infos. The
+    arrays are new in each call; the info of a member whose episode goes on is not, for making
+    a thousand dictionaries takes longer than a thousand steps.
+
+    There are no single environments inside: `get_attr` and `env_method` ask one that is made
+    for them and stands where the member of the vector stands. What a method changes in it does
+    not reach the vector.
+
+    Args:
+        vector: Resets its members in the step in which an episode ends (SAME_STEP).
+
+    Raises:
+        UserError: it resets them at another time.
+    """
+
+    def __init__(self, vector: KernelVector) -> None:
+        if vector.autoreset_mode is not AutoresetMode.SAME_STEP:
+            raise UserError("stable-baselines3 needs a vector with autoreset_mode=SAME_STEP")
+        self.vector = vector
+        self.episode_returns_N = np.zeros(vector.num_envs)
+        """Return of each episode so far."""
+        self.episode_lengths_N = np.zeros(vector.num_envs, np.int32)
+        """Steps of each episode so far."""
+        count = vector.num_envs
+        self._final_N_D = np.empty(
+            (count, *(vector.single_observation_space.shape or ())), np.float32
+        )
+        self._rewards_N = np.empty(count)
+        self._flags_N = (np.empty(count, np.bool_), np.empty(count, np.bool_))
+        self._ended_4_N = np.empty((4, count))
+        self._going_on: list[dict[str, Any]] = [
+            {"TimeLimit.truncated": False} for _ in range(vector.num_envs)
+        ]
+        self._began = time.time()
+        self._attributes: list[dict[str, Any]] = [{} for _ in range(vector.num_envs)]
+        super().__init__(
+            vector.num_envs, vector.single_observation_space, vector.single_action_space
+        )
+
+    def reset(self) -> NDArray[np.float32]:
+        """Begin new episodes, with the seeds and options that were set for them."""
+        seeds, options = self._seeds, self._options
+        for n in range(self.num_envs):
+            if options[n] not in options[:n]:  # all that have the same begin together
+                mask_N = np.array([other == options[n] for other in options])
+                asked = {**(options[n] or {}), "reset_mask": mask_N}
+                observations_N_D, _ = self.vector.reset(seed=seeds, options=asked)
+        self._reset_seeds()
+        self._reset_options()
+        self.episode_returns_N[:] = 0.0
+        self.episode_lengths_N[:] = 0
+        return observations_N_D
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Note the actions."""
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Take the actions that were noted."""
+        return self.step(self._actions)
+
+    def step(self, actions: NDArray[Any]) -> VecEnvStepReturn:
+        """Take the actions.
+
+        Raises:
+            ValueError: the actions have another shape, type or range.
+            ResetNeeded: `reset` was never called.
+        """
+        observations_N_D = np.empty(self._final_N_D.shape, np.float32)
+        paid_N = np.empty(self.num_envs, np.float32)
+        dones_N = np.empty(self.num_envs, np.bool_)
+        rewards_N, (terminated_N, truncated_N) = self._rewards_N, self._flags_N
+        count = self.vector.step_into(
+            actions, observations_N_D, self._final_N_D, rewards_N, terminated_N, truncated_N
+        )
+        _account(
+            rewards_N,
+            terminated_N,
+            truncated_N,
+            self.episode_returns_N,
+            self.episode_lengths_N,
+            paid_N,
+            dones_N,
+            self._ended_4_N,
+        )
+        infos = self._going_on.copy()
+        if count:
+            self._tell(infos, count)
+        return observations_N_D, paid_N, dones_N, infos
+
+    def close(self) -> None:
+        """Close the vector."""
+        self.vector.close()
+
+    def get_images(self) -> Sequence[NDArray[Any] | None]:
+        """Return nothing: to watch, make a single environment."""
+        return [None] * self.num_envs
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Return an attribute of some members; a method is returned, not called."""
+        chosen = [int(n) for n in self._get_indices(indices)]
+        return [
+            self._attributes[n][attr_name]
+            if attr_name in self._attributes[n]
+            else getattr(self._member(n), attr_name)
+            for n in chosen
+        ]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of some members that is none of the environment's own.
+
+        Raises:
+            AttributeError: it is one, which the kernel would not see.
+        """
+        if hasattr(self.vector.alone, attr_name):
+            raise AttributeError(
+                f"{attr_name!r} cannot be set in a vector that a kernel steps: give it to the "
+                "environment's constructor"
+            )
+        for n in self._get_indices(indices):
+            self._attributes[n][attr_name] = value
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **kwargs: Any
+    ) -> list[Any]:
+        """Call a method of some members.
+
+        Raises:
+            AttributeError: there is none, or it is one that steps or resets.
+        """
+        if method_name in ("step", "reset"):
+            raise AttributeError(f"{method_name}() goes through the vector, not through a member")
+        methods = self.get_attr(method_name, indices)
+        return [method(*method_args, **kwargs) for method in methods]
+
+    def env_is_wrapped(
+        self,
+        wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]],
+        indices: VecEnvIndices = None,
+    ) -> list[bool]:
+        """Tell whether members do what a wrapper does: they do what `Monitor` does."""
+        return [wrapper_class is Monitor for _ in self._get_indices(indices)]
+
+    def _member(self, n: int) -> KernelEnv:
+        """Return a single environment that stands where a member of the vector stands."""
+        alone = self.vector.make_alone()
+        if self.vector.over_N[n]:  # it was never reset
+            return alone
+        alone.take_row(self.vector.state_N_S[n])
+        return alone
+
+    def _tell(self, infos: list[dict[str, Any]], count: int) -> None:
+        """Say of each episode that ended what `Monitor` and `DummyVecEnv` say."""
+        passed = round(time.time() - self._began, 6)
+        places = self._ended_4_N[0, :count].astype(np.intp)
+        told = self._ended_4_N[1:, :count].T.tolist()
+        for n, final_D, (total, length, cut_off) in zip(
+            places.tolist(), self._final_N_D[places], told, strict=True
+        ):
+            infos[n] = {
+                "episode": {"r": round(total, 6), "l": int(length), "t": passed},
+                "TimeLimit.truncated": cut_off == 1.0,
+                "terminal_observation": final_D,
+            }
+
+
+_FLOATS, _FLAGS = types.float64[::1], types.boolean[::1]
+_SIGNATURE = types.void(
+    _FLOATS, _FLAGS, _FLAGS, _FLOATS, types.int32[::1],
+    types.float32[::1], _FLAGS, types.float64[:, ::1],
+)  # fmt: skip
+
+
+@njit(_SIGNATURE, cache=True, nogil=True)
+def _account(  # type: ignore[no-untyped-def]
+    rewards_N, terminated_N, truncated_N, returns_N, lengths_N, paid_N, dones_N, ended_4_N
+):
+    """Add the rewards to the returns, write what stable-baselines3 takes, and note who ended.
+
+    Column k of `ended_4_N` is the place, the return and the length of the k-th that did, and
+    whether it was cut off.
+    """
+    count = 0
+    for n in range(len(rewards_N)):
+        returns_N[n] += rewards_N[n]
+        lengths_N[n] += 1
+        paid_N[n] = rewards_N[n]
+        dones_N[n] = terminated_N[n] or truncated_N[n]
+        if dones_N[n]:
+            ended_4_N[0, count], ended_4_N[1, count] = n, returns_N[n]
+            ended_4_N[2, count], ended_4_N[3, count] = lengths_N[n], not terminated_N[n]
+            returns_N[n], lengths_N[n] = 0.0, 0
+            count += 1
