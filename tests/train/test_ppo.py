@@ -1,0 +1,250 @@
+"""The compiled PPO is stable-baselines3's PPO to its user."""
+
+import copy
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import palaestra.envs  # noqa: F401
+import pytest
+import stable_baselines3
+import torch
+from gymnasium import spaces
+from palaestra.train.buffers import RolloutBuffer
+from palaestra.train.kernel_vec_env import KernelVecEnv
+from palaestra.train.ppo import PPO
+from stable_baselines3.common import buffers
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+SMALL: dict[str, Any] = {
+    "n_steps": 32, "batch_size": 48, "n_epochs": 3, "seed": 0, "device": "cpu",
+}  # fmt: skip
+pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
+
+
+def kernels(name: str = "CartPole-v1", count: int = 4) -> KernelVecEnv:
+    made: Any = gymnasium.make_vec(
+        f"palaestra/{name}", count, "vector_entry_point", autoreset_mode="SameStep"
+    )
+    return KernelVecEnv(made.unwrapped)
+
+
+def dummies(name: str = "CartPole-v1", count: int = 4) -> DummyVecEnv:
+    return DummyVecEnv([lambda: Monitor(gymnasium.make(name))] * count)
+
+
+def weights(model: stable_baselines3.PPO) -> Any:
+    return torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach().clone()
+
+
+class Watch(BaseCallback):
+    """Note what is called, and with what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Any] = []
+
+    def _on_training_start(self) -> None:
+        self.calls.append("training start")
+
+    def _on_rollout_start(self) -> None:
+        self.calls.append("rollout start")
+
+    def _on_step(self) -> bool:
+        shapes = {
+            k: v.shape for k, v in self.locals.items() if isinstance(v, np.ndarray | torch.Tensor)
+        }
+        shapes.pop("terminal_obs", None)
+        shapes.pop("terminal_value", None)
+        self.calls.append(("step", self.n_calls, self.num_timesteps, shapes))
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.calls.append(("rollout end", self.n_calls, self.num_timesteps))
+
+    def _on_training_end(self) -> None:
+        self.calls.append("training end")
+
+
+class Quiet(Watch):
+    """Look at no step."""
+
+    def _on_step(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])
+def test_a_fused_rollout_is_the_one_that_callbacks_see(name: str) -> None:
+    fused, watched = (
+        PPO("MlpPolicy", kernels(name), **SMALL).learn(1024, callback)
+        for callback in (Quiet(), Watch())
+    )
+    assert torch.equal(weights(fused), weights(watched))
+    assert [(e["r"], e["l"]) for e in fused.ep_info_buffer or ()] == [
+        (e["r"], e["l"]) for e in watched.ep_info_buffer or ()
+    ]
+    assert fused.ep_info_buffer
+    np.testing.assert_array_equal(fused._last_obs, watched._last_obs)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(fused._last_episode_starts, watched._last_episode_starts)  # type: ignore[arg-type]
+
+
+def test_callbacks_are_called_as_sb3_calls_them() -> None:
+    ours, its, quiet = Watch(), Watch(), Quiet()
+    PPO("MlpPolicy", kernels(), **SMALL).learn(256, ours)
+    PPO("MlpPolicy", kernels(), **SMALL).learn(256, quiet)
+    stable_baselines3.PPO("MlpPolicy", dummies(), **SMALL).learn(256, its)
+    assert ours.calls == its.calls
+    assert quiet.calls == [call for call in its.calls if call[0] != "step"]
+
+
+@pytest.mark.parametrize("kind", [RolloutBuffer, buffers.RolloutBuffer])
+def test_an_update_is_that_of_sb3(kind: type[buffers.RolloutBuffer]) -> None:
+    ours = PPO("MlpPolicy", kernels(), rollout_buffer_class=kind, ent_coef=0.01, **SMALL)
+    ours.learn(128)
+    its = stable_baselines3.PPO(
+        "MlpPolicy", dummies(), rollout_buffer_class=kind, ent_coef=0.01, **SMALL
+    )
+    its.set_logger(Logger(None, []))
+    its.set_parameters(copy.deepcopy(ours.get_parameters()))
+    its._current_progress_remaining = ours._current_progress_remaining
+    _, callback = ours._setup_learn(128, Quiet())
+    ours.collect_rollouts(ours.env, callback, ours.rollout_buffer, 32)  # type: ignore[arg-type]
+    ours.set_logger(Logger(None, []))
+    its.rollout_buffer = ours.rollout_buffer
+    its._n_updates = ours._n_updates
+    for model in (ours, its):
+        np.random.seed(1)  # noqa: NPY002
+        model.train()
+    torch.testing.assert_close(weights(ours), weights(its), rtol=0, atol=1e-6)
+    mine, theirs = ours.logger.name_to_value, its.logger.name_to_value
+    assert mine.keys() == theirs.keys()
+    assert dict(mine) == pytest.approx(dict(theirs), rel=1e-4, abs=1e-6)
+
+
+def test_too_much_divergence_stops_where_sb3_stops() -> None:
+    settings = SMALL | {"learning_rate": 0.01, "n_epochs": 10, "target_kl": 0.01}
+    ours = PPO("MlpPolicy", kernels(), **settings).learn(128)
+    assert 0 < ours._n_updates < 10
+    state: Any = ours.policy.optimizer.state_dict()["state"][0]
+    assert 0 < state["step"] < 30
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])
+def test_files_go_both_ways(name: str, tmp_path: Path) -> None:
+    ours = PPO("MlpPolicy", kernels(name), **SMALL).learn(256)
+    ours.save(tmp_path / "ours.zip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        its = stable_baselines3.PPO.load(tmp_path / "ours.zip", dummies(name), device="cpu")
+    assert torch.equal(weights(ours), weights(its))
+    for mine, theirs in zip(
+        ours.policy.optimizer.state_dict()["state"].values(),
+        its.policy.optimizer.state_dict()["state"].values(),
+        strict=True,
+    ):
+        assert all(torch.equal(mine[key], theirs[key]) for key in ("step", "exp_avg", "exp_avg_sq"))
+    seen = np.random.default_rng(0).normal(size=(50, 4 if "Cart" in name else 3)).astype(np.float32)
+    for known in (True, False):
+        torch.manual_seed(0)
+        mine = ours.predict(seen, deterministic=known)[0]
+        torch.manual_seed(0)
+        np.testing.assert_array_equal(mine, its.predict(seen, deterministic=known)[0])
+    its.learn(256)
+    its.save(tmp_path / "its.zip")
+    back = PPO.load(tmp_path / "its.zip", kernels(name), device="cpu")
+    assert torch.equal(weights(back), weights(its))
+    before = back.policy.optimizer.state_dict()["state"][0]["step"].item()
+    back.learn(256)
+    assert back.policy.optimizer.state_dict()["state"][0]["step"].item() == 1.5 * before
+    assert not torch.equal(weights(back), weights(its))
+
+
+def test_parameters_that_are_set_are_learned_from() -> None:
+    first, second = (PPO("MlpPolicy", kernels(), **SMALL) for _ in range(2))
+    first.learn(128)
+    second.learn(256)
+    second.set_parameters(copy.deepcopy(first.get_parameters()))  # torch would share them
+    for p in second.policy.parameters():
+        p.data = p.data.clone()  # as a move to another device leaves them
+    assert torch.equal(weights(first), weights(second))
+    for model in (first, second):
+        model.set_random_seed(5)
+        model.learn(128)
+    assert torch.equal(weights(first), weights(second))
+
+
+def test_a_seed_is_a_training() -> None:
+    one, same, other = (
+        PPO("MlpPolicy", kernels(), **(SMALL | {"seed": seed})).learn(256) for seed in (0, 0, 1)
+    )
+    assert torch.equal(weights(one), weights(same))
+    assert not torch.equal(weights(one), weights(other))
+
+
+def test_what_is_left_to_sb3_is_said_once() -> None:
+    model = PPO("MlpPolicy", dummies(), policy_kwargs={"activation_fn": torch.nn.ELU}, **SMALL)
+    with pytest.warns(UserWarning, match="ELU") as said:
+        model.learn(384)
+    assert len([w for w in said if "compiled" in str(w.message)]) == 1
+    assert model._n_updates == 9
+
+
+class Broken(gymnasium.Env[Any, Any]):
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, observation: float, reward: float) -> None:
+        self.said, self.paid = np.full(2, observation, np.float32), reward
+
+    def reset(self, **kwargs: Any) -> Any:
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        return self.said, self.paid, False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("seen", "paid", "named"), [(np.nan, 0, "observation"), (0, np.inf, "reward")]
+)
+def test_what_is_not_finite_is_named(seen: float, paid: float, named: str) -> None:
+    model = PPO("MlpPolicy", Broken(seen, paid), **SMALL)
+    with pytest.raises(ValueError, match=named):
+        model.learn(64)
+
+
+class Probe(gymnasium.Env[Any, Any]):
+    """Pay 1 at the second of two steps, whatever is done: the values are gamma and 1."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = spaces.MultiDiscrete([2, 2])
+
+    def reset(self, **kwargs: Any) -> Any:
+        self.done = False
+        return np.array([-1.0], np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        last, self.done = self.done, True
+        return np.array([1.0], np.float32), float(last) * action[1], last, False, {}
+
+
+def test_values_and_actions_of_a_known_world_are_found() -> None:
+    model = PPO(
+        "MlpPolicy", Probe(), n_steps=64, batch_size=32, learning_rate=3e-3, gamma=0.5, seed=0,
+        device="cpu",
+    ).learn(4000)  # fmt: skip
+    values = model.policy.predict_values(torch.tensor([[-1.0], [1.0]])).flatten().tolist()
+    assert values == pytest.approx([0.5, 1.0], abs=0.1)
+    assert model.predict(np.array([1.0], np.float32), deterministic=True)[0][1] == 1
+
+
+def test_it_balances_the_pole() -> None:
+    model = PPO(
+        "MlpPolicy", kernels(count=8), n_steps=32, batch_size=256, n_epochs=20, gamma=0.98,
+        gae_lambda=0.8, learning_rate=1e-3, seed=0, device="cpu",
+    ).learn(40_000)  # fmt: skip
+    assert np.mean([e["r"] for e in model.ep_info_buffer or ()]) > 150

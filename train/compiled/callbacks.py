@@ -1,0 +1,66 @@
+"""Whether a callback wants to see every step of a rollout."""
+
+import dis
+from collections.abc import Iterator
+from types import FunctionType
+
+from stable_baselines3.common.callbacks import (
+    BaseCallback,
+    CallbackList,
+    ConvertCallback,
+    EventCallback,
+)
+
+from ..infra import MaskInfra
+
+
+def watches_steps(callback: BaseCallback) -> bool:
+    """Tell whether a callback does anything when the environments of a kernel are stepped.
+
+    Every callback must have `_on_step`; many only return True there. `MaskInfra` looks for
+    failures of the machinery, of which a kernel has none.
+    """
+    return any(_watches(one) for one in _all(callback))
+
+
+def count_steps(callback: BaseCallback, steps: int) -> None:
+    """Let callbacks that were not called count the steps, as if they had been."""
+    for one in _all(callback):
+        one.n_calls += steps
+        one.num_timesteps = one.model.num_timesteps
+
+
+def _all(callback: BaseCallback) -> Iterator[BaseCallback]:
+    """Yield the callbacks that are called at each step: a callback, and those of a list."""
+    yield callback
+    if isinstance(callback, CallbackList):
+        for one in callback.callbacks:
+            yield from _all(one)
+
+
+def _watches(callback: BaseCallback) -> bool:
+    kind = type(callback)
+    if kind.on_step is not BaseCallback.on_step or kind.update_locals is not _UPDATE:
+        return True
+    if kind.update_child_locals not in _UPDATE_CHILDREN:
+        return True
+    if kind is ConvertCallback:
+        return callback.callback is not None  # type: ignore[attr-defined]
+    on_step = kind._on_step
+    quiet = (CallbackList._on_step, MaskInfra._on_step)
+    return "_on_step" in vars(callback) or not (on_step in quiet or _returns_true(on_step))
+
+
+_UPDATE = BaseCallback.update_locals
+_UPDATE_CHILDREN = tuple(
+    kind.update_child_locals for kind in (BaseCallback, CallbackList, EventCallback)
+)
+
+
+def _returns_true(function: object) -> bool:
+    """Tell whether a function does nothing else."""
+    if not isinstance(function, FunctionType):
+        return False
+    code = [i for i in dis.get_instructions(function) if i.opname not in ("RESUME", "NOP")]
+    names = {i.opname for i in code} - {"LOAD_CONST", "RETURN_CONST", "RETURN_VALUE"}
+    return not names and [i.argval for i in code if i.opname != "RETURN_VALUE"] == [True]

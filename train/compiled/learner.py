@@ -1,0 +1,169 @@
+"""A policy of stable-baselines3 that acts and learns in compiled code."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from ...errors import UserError
+from .network import Floats
+from .parameters import SharedParameters
+from .rollout import Now, Record, World, act, collect, evaluate, work_size
+from .structure import read
+from .transitions import NO_MASKS, inputs_of, order_of
+from .update import DONE, NOT_FINITE, Settings, Transitions, allocate, run_epoch
+
+
+class Learner:
+    """Act with a policy, and update it.
+
+    Args:
+        policy: Whose parameters are shared with the kernels.
+
+    Raises:
+        NotCompiled: the kernels cannot do what it does.
+    """
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        self.policy = policy
+        self.network = read(policy)
+        self._shared = SharedParameters(list(policy.parameters()), policy.optimizer)
+        self._optimizer, self._parts = policy.optimizer, self._read_parts()
+
+    def fits(self, policy: ActorCriticPolicy) -> bool:
+        """Whether a policy is still the one that was read; its tensors may be others."""
+        same = policy is self.policy and policy.optimizer is self._optimizer
+        return same and policy.device.type == "cpu" and self._parts == self._read_parts()
+
+    def link(self) -> None:
+        """Take over what torch has, if somebody has given it other tensors."""
+        self._shared.link()
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """Let the policy act compiled, where no gradient is asked for."""
+        policy: Any = self.policy
+        self.link()
+        torch_forward, torch_values = policy.forward, policy.predict_values
+
+        def forward(obs: torch.Tensor, deterministic: bool = False) -> Any:
+            if deterministic or torch.is_grad_enabled():
+                return torch_forward(obs, deterministic)
+            return self._forward(obs)
+
+        def predict_values(obs: torch.Tensor) -> Any:
+            if torch.is_grad_enabled():
+                return torch_values(obs)
+            return torch.from_numpy(self._values(obs))[:, None]
+
+        policy.forward, policy.predict_values = forward, predict_values
+        try:
+            yield
+        finally:
+            del policy.forward, policy.predict_values
+
+    def play(
+        self, step: Any, world: World, record: Record, now: Now, steps: int, gamma: float
+    ) -> int:
+        """Play so many steps of a kernel's environments, and return the episodes that ended.
+
+        The numbers that are drawn are those which `acting` draws, in the same order.
+        """
+        self.link()
+        draws_T_N_A = self._draw(steps, len(now.starts_N))
+        ended: int = collect(
+            step, self.network, self._shared.values, draws_T_N_A, world, record, now, gamma
+        )
+        return ended
+
+    def update(
+        self,
+        buffer: RolloutBuffer,
+        transitions: Transitions,
+        settings: Settings,
+        epochs: int,
+    ) -> tuple[list[NDArray[np.float64]], bool]:
+        """Learn from transitions for some epochs.
+
+        Returns:
+            The statistics of each epoch's minibatches, shape (B, 6), and whether the last one
+            stopped early.
+
+        Raises:
+            UserError: a gradient is not finite.
+        """
+        self.link()
+        steps, ending = self._shared.link_optimizer(), DONE
+        count = len(transitions.returns_M)
+        values = self._shared.values
+        work = allocate(self.network, min(settings.batch_size, count), len(values))
+        statistics: list[NDArray[np.float64]] = []
+        try:
+            while len(statistics) < epochs and ending == DONE:
+                found_B_6 = np.empty((-(-count // settings.batch_size), 6))
+                steps, seen, ending = run_epoch(
+                    self.network, self._shared.values, self._shared.adam, steps, transitions,
+                    order_of(buffer, count), settings, found_B_6, work,
+                )  # fmt: skip
+                statistics.append(found_B_6[:seen])
+        finally:
+            self._shared.count_steps(steps)
+        if ending == NOT_FINITE:
+            raise UserError(
+                "the gradient is not finite: the learning rate is too high, or observations or "
+                "rewards are too large; the parameters are those before it"
+            )
+        return statistics, ending != DONE
+
+    def _forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        inputs_N_D = inputs_of(obs.numpy(), self.policy)
+        count = len(inputs_N_D)
+        draws_N_A = self._draw(1, count)[0]
+        actions_N_A = np.empty(draws_N_A.shape, np.float32)
+        values_N, log_probs_N = np.empty((2, count), np.float32)
+        act(
+            self.network, self._shared.values, inputs_N_D, NO_MASKS, draws_N_A,
+            self._work(count), actions_N_A, values_N, log_probs_N,
+        )  # fmt: skip
+        if not np.isfinite(values_N + log_probs_N).all():
+            self._name_what_is_not_finite(inputs_N_D)
+        discrete = self.network.log_std < 0
+        chosen = actions_N_A.astype(np.int64) if discrete else actions_N_A
+        actions = torch.from_numpy(chosen.reshape(-1, *(self.policy.action_space.shape or ())))
+        return actions, torch.from_numpy(values_N)[:, None], torch.from_numpy(log_probs_N)
+
+    def _values(self, obs: torch.Tensor) -> Floats:
+        inputs_N_D = inputs_of(obs.numpy(), self.policy)
+        values_N = np.empty(len(inputs_N_D), np.float32)
+        work = self._work(len(inputs_N_D))
+        evaluate(self.network, self._shared.values, inputs_N_D, work, values_N)
+        if not np.isfinite(values_N).all():
+            self._name_what_is_not_finite(inputs_N_D)
+        return values_N
+
+    def _work(self, rows: int) -> Floats:
+        return np.empty(work_size(self.network, rows), np.float32)
+
+    def _draw(self, steps: int, count: int) -> Floats:
+        """Draw from NumPy's global generator, which SB3 seeds and checkpoints hold."""
+        if self.network.log_std >= 0:
+            size = self.policy.action_space.shape or ()
+            draws = np.random.standard_normal((steps, count, int(np.prod(size))))  # noqa: NPY002
+        else:
+            draws = np.random.random((steps, count, len(self.network.choices_A)))  # noqa: NPY002
+        return draws.astype(np.float32)
+
+    def _name_what_is_not_finite(self, inputs_N_D: Floats) -> None:
+        for n in np.flatnonzero(~np.isfinite(inputs_N_D).all(axis=1)):
+            raise UserError(f"the observation of environment {n} is {inputs_N_D[n]}")
+        raise UserError("the policy's parameters or its outputs are not finite: training diverged")
+
+    def _read_parts(self) -> list[int]:
+        """Return what tells whether the policy has been taken apart."""
+        modules = [id(module) for module in self.policy.modules()]
+        return [*modules, *(id(p) for p in self.policy.parameters())]

@@ -1,0 +1,224 @@
+"""Dense layers, forward and backward, over parameters that lie in one flat array.
+
+Kernels know a tower of layers by a table, `layers_L_5`, with a row for each layer: its inputs and
+outputs, where its weight (outputs x inputs, row by row) and its bias begin in the flat array,
+and its activation. So one compiled function serves networks of any width and depth.
+
+Floating-point operations here may be reordered and fused, as BLAS does, too.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+INPUTS, OUTPUTS, WEIGHT, BIAS, ACTIVATION = range(5)
+"""Columns of a table of layers."""
+LINEAR, TANH, RELU = range(3)
+"""Activations."""
+_FEW = 4
+"""Most rows for which plain loops are faster than BLAS."""
+_NARROW = 8
+"""Most columns for which they are."""
+
+Floats = NDArray[np.float32]
+Layers = NDArray[np.int64]
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def fast(function: Function) -> Function:
+    """Compile a function of the network; what is not a number stays so."""
+    options = {"contract", "reassoc", "nsz", "arcp"}
+    made = njit(cache=True, nogil=True, error_model="numpy", fastmath=options)(function)
+    return cast(Function, made)
+
+
+class Network(NamedTuple):
+    """A policy and its value function as kernels take them."""
+
+    actor_L_5: Layers
+    """Layers from the observation to logits or means."""
+    critic_L_5: Layers
+    """Layers from the observation to its value."""
+    choices_A: NDArray[np.int64]
+    """Number of choices in each part of a discrete action; empty for a Gaussian one."""
+    log_std: int
+    """Where the logarithms of a Gaussian's standard deviations begin; -1 if there are none."""
+
+
+@fast
+def forward(inputs_B_I: Floats, parameters: Floats, layers_L_5: Layers, work: Floats) -> Floats:
+    """Return what a tower says about B rows of inputs, shape (B, outputs).
+
+    Args:
+        inputs_B_I: Inputs.
+        parameters: All parameters.
+        layers_L_5: The tower.
+        work: Takes the outputs of all layers one after the other; `memory` says how much it
+            must hold. The answer is its last part.
+    """
+    rows, start, below_B_I = inputs_B_I.shape[0], 0, inputs_B_I
+    for row in layers_L_5:
+        outputs = row[OUTPUTS]
+        above_B_O = work[start : start + rows * outputs].reshape(rows, outputs)
+        weight_O_I, bias_O = _of(parameters, row)
+        if rows <= _FEW or outputs <= _NARROW:
+            _multiply(below_B_I, weight_O_I, above_B_O)
+        else:
+            np.dot(below_B_I, weight_O_I.T, above_B_O)
+        _add_and_activate(above_B_O, bias_O, row[ACTIVATION])
+        below_B_I = above_B_O
+        start += rows * outputs
+    return below_B_I
+
+
+@fast
+def backward(
+    inputs_B_I: Floats,
+    parameters: Floats,
+    layers_L_5: Layers,
+    work: Floats,
+    scratch: Floats,
+    gradient: Floats,
+) -> None:
+    """Write the gradient of a loss with respect to a tower's weights and biases.
+
+    Args:
+        inputs_B_I: Inputs of `forward`.
+        parameters: All parameters.
+        layers_L_5: The tower.
+        work: As `forward` left it, but its last part holds the gradient of the loss with
+            respect to the outputs. It is used up.
+        scratch: Of B x the most outputs of a layer.
+        gradient: Of all parameters; the tower's part is written.
+    """
+    rows = inputs_B_I.shape[0]
+    end = rows * layers_L_5[:, OUTPUTS].sum()
+    for k in range(len(layers_L_5) - 1, -1, -1):
+        row = layers_L_5[k]
+        inputs, outputs = row[INPUTS], row[OUTPUTS]
+        start = end - rows * outputs
+        slope_B_O = work[start:end].reshape(rows, outputs)
+        weight_O_I, _ = _of(parameters, row)
+        d_weight_O_I, d_bias_O = _of(gradient, row)
+        _sum_rows(slope_B_O, d_bias_O)
+        below_B_I = inputs_B_I
+        if k > 0:
+            below_B_I = work[start - rows * inputs : start].reshape(rows, inputs)
+        if outputs <= _NARROW:
+            _outer(slope_B_O, below_B_I, d_weight_O_I)
+        else:
+            np.dot(slope_B_O.T, below_B_I, d_weight_O_I)
+        if k > 0:
+            passed_B_I = scratch[: rows * inputs].reshape(rows, inputs)
+            np.dot(slope_B_O, weight_O_I, passed_B_I)
+            _through(below_B_I.ravel(), passed_B_I.ravel(), layers_L_5[k - 1, ACTIVATION])
+        end = start
+
+
+@fast
+def memory(layers_L_5: Layers, rows: int) -> int:
+    """Return how many numbers `work` holds for so many rows."""
+    return int(rows * layers_L_5[:, OUTPUTS].sum())
+
+
+@fast
+def _of(array: Floats, row: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Return the weight and the bias of a layer, or their gradients."""
+    size = row[INPUTS] * row[OUTPUTS]
+    weight = array[row[WEIGHT] : row[WEIGHT] + size].reshape(row[OUTPUTS], row[INPUTS])
+    return weight, array[row[BIAS] : row[BIAS] + row[OUTPUTS]]
+
+
+@njit(inline="always")
+def _tanh(x):  # type: ignore[no-untyped-def]
+    """Return tanh as Eigen approximates it: a quotient of polynomials, so that it vectorises."""
+    f4 = np.float32
+    x = min(max(x, f4(-7.90531110763549805)), f4(7.90531110763549805))
+    square = x * x
+    above = square * f4(-2.76076847742355e-16) + f4(2.00018790482477e-13)
+    above = square * above + f4(-8.60467152213735e-11)
+    above = square * above + f4(5.12229709037114e-08)
+    above = square * above + f4(1.48572235717979e-05)
+    above = square * above + f4(6.37261928875436e-04)
+    above = square * above + f4(4.89352455891786e-03)
+    below = square * f4(1.19825839466702e-06) + f4(1.18534705686654e-04)
+    below = square * below + f4(2.26843463243900e-03)
+    below = square * below + f4(4.89352518554385e-03)
+    return x * above / below
+
+
+@fast
+def _add_and_activate(outputs_B_O: Floats, bias_O: Floats, activation: int) -> None:
+    for b in range(outputs_B_O.shape[0]):
+        row_O = outputs_B_O[b]
+        if activation == TANH:
+            for o in range(row_O.shape[0]):
+                row_O[o] = _tanh(row_O[o] + bias_O[o])
+        elif activation == RELU:
+            for o in range(row_O.shape[0]):
+                row_O[o] = max(row_O[o] + bias_O[o], np.float32(0.0))
+        else:
+            for o in range(row_O.shape[0]):
+                row_O[o] += bias_O[o]
+
+
+@fast
+def _through(values: Floats, slopes: Floats, activation: int) -> None:
+    """Replace what an activation returned by the gradient with respect to what it was given."""
+    if activation == TANH:
+        for i in range(values.shape[0]):
+            values[i] = slopes[i] * (np.float32(1.0) - values[i] * values[i])
+    elif activation == RELU:
+        for i in range(values.shape[0]):
+            values[i] = slopes[i] if values[i] > np.float32(0.0) else np.float32(0.0)
+    else:
+        values[:] = slopes
+
+
+# Products that BLAS is slow at
+
+
+@fast
+def _multiply(inputs_B_I: Floats, weight_O_I: Floats, outputs_B_O: Floats) -> None:
+    for b in range(inputs_B_I.shape[0]):
+        for o in range(weight_O_I.shape[0]):
+            total = np.float32(0.0)
+            for i in range(inputs_B_I.shape[1]):
+                total += inputs_B_I[b, i] * weight_O_I[o, i]
+            outputs_B_O[b, o] = total
+
+
+@fast
+def _outer(slope_B_O: Floats, below_B_I: Floats, d_weight_O_I: Floats) -> None:
+    rows, whole = slope_B_O.shape[0], slope_B_O.shape[0] // 4 * 4
+    d_weight_O_I[:] = np.float32(0.0)
+    for b in range(0, whole, 4):
+        for o in range(slope_B_O.shape[1]):
+            _add_four(below_B_I[b : b + 4], slope_B_O[b : b + 4, o], d_weight_O_I[o])
+    for b in range(whole, rows):
+        for o in range(slope_B_O.shape[1]):
+            for i in range(below_B_I.shape[1]):
+                d_weight_O_I[o, i] += slope_B_O[b, o] * below_B_I[b, i]
+
+
+@fast
+def _add_four(rows_4_I: Floats, factors_4: Floats, total_I: Floats) -> None:
+    a, b, c, d = factors_4[0], factors_4[1], factors_4[2], factors_4[3]
+    for i in range(total_I.shape[0]):
+        total_I[i] += (
+            a * rows_4_I[0, i] + b * rows_4_I[1, i] + c * rows_4_I[2, i] + d * rows_4_I[3, i]
+        )
+
+
+@fast
+def _sum_rows(matrix_B_O: Floats, total_O: Floats) -> None:
+    total_O[:] = np.float32(0.0)
+    for b in range(matrix_B_O.shape[0]):
+        row_O = matrix_B_O[b]
+        for o in range(row_O.shape[0]):
+            total_O[o] += row_O[o]

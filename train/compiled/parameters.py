@@ -1,0 +1,95 @@
+"""One flat array of parameters that torch and the kernels share.
+
+Every `nn.Parameter` of the policy is a view of it, its gradient and Adam's two moments are views
+of others, so whatever torch is asked (`predict`, `save`, `state_dict`...) it tells the truth.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .structure import places
+from .update import Adam
+
+
+class SharedParameters:
+    """The parameters of a policy and the state of its optimiser, flat.
+
+    Args:
+        parameters: All parameters, float32, on the CPU.
+        optimizer: Adam, for these parameters.
+    """
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
+    ) -> None:
+        self._parameters, self._optimizer = list(parameters), optimizer
+        *self._starts, self._length = places(self._parameters)
+        self._flat, self._gradient, self._means, self._squares = (self._zeros() for _ in range(4))
+        self._steps = torch.zeros(len(self._parameters))
+        self.values = self._flat[0].numpy()
+        """All parameters in the order of the policy's, with gaps of zeros, shape (P,)."""
+        self.adam = Adam(
+            *(part[0].numpy() for part in (self._gradient, self._means, self._squares))
+        )
+        """What belongs to them, each of shape (P,)."""
+
+    def link(self) -> None:
+        """See to it that torch's parameters are views of `values`, with torch's values.
+
+        Loading and copying replace tensors, so this is called before each use.
+        """
+        for p, view in zip(self._parameters, self._flat[1], strict=True):
+            if p.data_ptr() != view.data_ptr():
+                view.copy_(p.data)
+                p.data = view
+
+    def link_optimizer(self) -> int:
+        """Do the same for Adam's state and the gradients, and return the steps Adam has taken.
+
+        Raises:
+            ValueError: Adam has taken another number of steps for some parameters.
+        """
+        state: Any = self._optimizer.state
+        counts = {float(state[p]["step"]) if state.get(p) else 0.0 for p in self._parameters}
+        if len(counts) > 1:
+            raise ValueError("its optimiser has updated some parameters more often than others")
+        (steps,) = counts
+        self._steps.fill_(steps)
+        views = zip(self._means[1], self._squares[1], self._gradient[1], strict=True)
+        for p, step, (mean, square, slope) in zip(
+            self._parameters, self._steps, views, strict=True
+        ):
+            _link(state[p], {"step": step, "exp_avg": mean, "exp_avg_sq": square})
+            p.grad = slope
+        return int(steps)
+
+    def count_steps(self, steps: int) -> None:
+        """Tell torch how many steps Adam has taken."""
+        self._steps.fill_(steps)
+
+    def _zeros(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return a flat tensor and the views of it that have the shapes of the parameters."""
+        flat = torch.zeros(self._length)
+        return flat, [
+            flat[start : start + p.numel()].view_as(p)
+            for start, p in zip(self._starts, self._parameters, strict=True)
+        ]
+
+
+def _link(state: dict[str, Any], views: dict[str, torch.Tensor]) -> None:
+    """Put views in the place of a parameter's tensors, with what these hold, 0 if there are none.
+
+    Views that stand there already are left.
+    """
+    for name, view in views.items():
+        held = state.get(name)
+        if held is None:
+            view.zero_()
+        elif held.data_ptr() == view.data_ptr():
+            continue
+        else:
+            view.copy_(held)
+        state[name] = view

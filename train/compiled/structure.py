@@ -1,0 +1,112 @@
+"""Read from a policy of stable-baselines3 what kernels must know of it, or why they cannot."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from torch import nn
+
+from .network import LINEAR, RELU, TANH, Layers, Network
+
+_ACTIVATIONS = {nn.Tanh: TANH, nn.ReLU: RELU}
+_ACTIONS = (spaces.Discrete, spaces.MultiDiscrete, spaces.Box)
+_ALIGNMENT = 16
+"""Numbers in 64 bytes."""
+_OBSERVATIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+class NotCompiled(Exception):
+    """Say why something is left to stable-baselines3."""
+
+
+def read(policy: ActorCriticPolicy) -> Network:
+    """Return the network of a policy, laid out as its parameters are, one after the other.
+
+    Raises:
+        NotCompiled: it is none that the kernels know.
+    """
+    _check_policy(policy)
+    _check_optimizer(policy)
+    parameters = list(policy.parameters())
+    starts = dict(zip(map(id, parameters), places(parameters), strict=False))
+    extractor = policy.mlp_extractor
+    actor_L_5 = _layers([*extractor.policy_net, policy.action_net], starts)
+    critic_L_5 = _layers([*extractor.value_net, policy.value_net], starts)
+    gaussian = isinstance(policy.action_space, spaces.Box)
+    log_std = starts.pop(id(policy.log_std)) if gaussian else -1
+    if starts:
+        raise NotCompiled("the policy has parameters outside of its layers")
+    return Network(actor_L_5, critic_L_5, _choices(policy.action_space), log_std)
+
+
+def places(parameters: Sequence[nn.Parameter]) -> list[int]:
+    """Return where each parameter begins in the flat array, and then the length of that.
+
+    Each is aligned as torch aligns tensors, for otherwise it rounds differently.
+    """
+    lengths = [-(-p.numel() // _ALIGNMENT) * _ALIGNMENT for p in parameters]
+    return [0, *itertools.accumulate(lengths)]
+
+
+def _check_policy(policy: ActorCriticPolicy) -> None:
+    if type(policy) is not ActorCriticPolicy:
+        raise NotCompiled(f"the policy is {type(policy).__name__}, not MlpPolicy")
+    if policy.use_sde:
+        raise NotCompiled("the policy uses gSDE")
+    if policy.device.type != "cpu":
+        raise NotCompiled(f"the policy is on {policy.device}")
+    if not isinstance(policy.action_space, _ACTIONS):
+        raise NotCompiled(f"actions are {type(policy.action_space).__name__}")
+    if not isinstance(policy.observation_space, _OBSERVATIONS):
+        raise NotCompiled(f"observations are {type(policy.observation_space).__name__}")
+    for extractor in (policy.pi_features_extractor, policy.vf_features_extractor):
+        if type(extractor) is not FlattenExtractor:
+            raise NotCompiled(f"features come from {type(extractor).__name__}")
+    if type(policy.mlp_extractor) is not MlpExtractor:
+        raise NotCompiled(f"hidden layers are {type(policy.mlp_extractor).__name__}")
+    for parameter in policy.parameters():
+        if parameter.dtype is not torch.float32 or not parameter.requires_grad:
+            raise NotCompiled("a parameter is frozen, or not float32")
+
+
+def _check_optimizer(policy: ActorCriticPolicy) -> None:
+    optimizer = policy.optimizer
+    if type(optimizer) is not torch.optim.Adam:
+        raise NotCompiled(f"the optimiser is {type(optimizer).__name__}, not Adam")
+    parameters = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    if len(optimizer.param_groups) > 1 or parameters != [id(p) for p in policy.parameters()]:
+        raise NotCompiled("the optimiser has groups of parameters")
+    (group,) = optimizer.param_groups
+    for option in ("amsgrad", "maximize", "differentiable", "decoupled_weight_decay"):
+        if group.get(option):
+            raise NotCompiled(f"the optimiser has {option}")
+    if isinstance(group["lr"], torch.Tensor):
+        raise NotCompiled("the learning rate is a tensor")
+
+
+def _layers(modules: list[nn.Module], starts: dict[int, int]) -> Layers:
+    """Return the table of a tower, and take its parameters out of `starts`."""
+    rows: list[list[int]] = []
+    for module in modules:
+        if type(module) is nn.Linear and module.bias is not None:
+            places = (starts.pop(id(p), -1) for p in (module.weight, module.bias))
+            rows.append([module.in_features, module.out_features, *places, LINEAR])
+        elif type(module) in _ACTIVATIONS and rows and rows[-1][4] == LINEAR:
+            rows[-1][4] = _ACTIVATIONS[type(module)]
+        else:
+            raise NotCompiled(f"a layer is {module}")
+    if any(place < 0 for row in rows for place in row[2:4]):
+        raise NotCompiled("layers share parameters")
+    return np.array(rows, np.int64)
+
+
+def _choices(space: spaces.Space[object]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    if isinstance(space, spaces.Discrete):
+        return np.array([space.n], np.int64)
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.nvec.astype(np.int64).ravel()
+    return np.empty(0, np.int64)

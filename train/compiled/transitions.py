@@ -1,0 +1,84 @@
+"""What a rollout buffer holds, as the update takes it."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common import buffers
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import preprocess_obs
+
+from ..buffers import RolloutBuffer
+from ..minibatches import shuffled
+from ..storing import check_finite
+from .network import Floats
+from .structure import NotCompiled
+from .update import Transitions
+
+NO_MASKS = np.empty((0, 0), np.float32)
+"""For kernels: every choice is admissible."""
+
+
+def check(buffer: buffers.RolloutBuffer) -> None:
+    """See whether a buffer's minibatches are what its arrays say.
+
+    Raises:
+        NotCompiled: it makes them in a way of its own.
+    """
+    if type(buffer).get not in (buffers.RolloutBuffer.get, RolloutBuffer.get):
+        raise NotCompiled(f"{type(buffer).__name__} makes minibatches in its own way")
+
+
+def pack(buffer: buffers.RolloutBuffer, policy: ActorCriticPolicy) -> Transitions:
+    """Return the valid transitions of a buffer, environment by environment.
+
+    Raises:
+        UserError: something is not finite, or no transition is valid.
+    """
+    flat = buffer.generator_ready  # somebody has read minibatches before
+    lead = buffer.values.shape[:2]
+    valid = np.ones(lead, bool) if flat else getattr(buffer, "valid_T_N", np.ones(lead, bool))
+    for name in ("observations", "actions", "rewards", "values", "log_probs", "advantages"):
+        if name != "rewards" or not flat:  # which SB3 does not flatten
+            check_finite(name.removesuffix("s").replace("_", "-"), getattr(buffer, name), valid)
+    rows = slice(None) if valid.all() else valid.T.ravel()
+
+    def take(array: NDArray[Any]) -> NDArray[Any]:
+        return (array if flat else buffer.swap_and_flatten(array))[rows]
+
+    masks: NDArray[Any] | None = getattr(buffer, "action_masks", None)
+    return Transitions(
+        inputs_of(take(buffer.observations), policy),
+        _floats(take(buffer.actions)),
+        NO_MASKS if masks is None else _floats(take(masks)),
+        take(buffer.values).ravel(),
+        take(buffer.log_probs).ravel(),
+        take(buffer.advantages).ravel(),
+        take(buffer.returns).ravel(),
+    )
+
+
+def inputs_of(observations_N: NDArray[Any], policy: ActorCriticPolicy) -> Floats:
+    """Return observations of shape (N, ...) as the network takes them, shape (N, D)."""
+    space = policy.observation_space
+    if not isinstance(space, spaces.Box) or observations_N.dtype != np.float32:
+        if isinstance(space, spaces.Discrete):
+            observations_N = observations_N.reshape(-1)
+        tensor = torch.as_tensor(observations_N)
+        seen = preprocess_obs(tensor, space, normalize_images=policy.normalize_images)
+        assert isinstance(seen, torch.Tensor)
+        observations_N = seen.numpy()
+    return _floats(observations_N.reshape(len(observations_N), -1))
+
+
+def order_of(buffer: buffers.RolloutBuffer, count: int) -> NDArray[np.int64]:
+    """Draw the order of an epoch as the buffer itself draws it, from NumPy's global generator."""
+    if isinstance(buffer, RolloutBuffer):
+        return shuffled(count, int(np.random.random() * 2**53)).astype(np.int64)  # noqa: NPY002
+    return np.random.permutation(count)  # noqa: NPY002
+
+
+def _floats(array: NDArray[Any]) -> Floats:
+    return np.ascontiguousarray(array, np.float32)

@@ -1,0 +1,274 @@
+"""One epoch of PPO's update in one compiled call: loss, gradient, clipping, Adam."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .distributions import log_prob_and_entropy, slopes
+from .network import INPUTS, Floats, Network, backward, fast, forward, memory
+
+_CHUNK = 256
+"""Rows at a time, so that what a layer says of them is in the cache when the next one reads it."""
+_ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+POLICY, VALUE, ENTROPY, KL, CLIPPED, LOSS = range(6)
+"""Columns of the statistics of minibatches."""
+DONE, STOPPED, NOT_FINITE = range(3)
+"""How an epoch ended: with its last minibatch, at too much divergence, or at a gradient that is
+infinite or not a number, before which the parameters stand."""
+
+
+class Transitions(NamedTuple):
+    """M transitions to learn from."""
+
+    observations_M_D: Floats
+    """As the network takes them."""
+    actions_M_A: Floats
+    masks_M_K: Floats
+    """0 where a choice is not admissible; shape (0, 0) if all are."""
+    old_values_M: Floats
+    old_log_probs_M: Floats
+    advantages_M: Floats
+    returns_M: Floats
+
+
+class Settings(NamedTuple):
+    """PPO's hyper-parameters, with stable-baselines3's names, and Adam's."""
+
+    batch_size: int
+    clip_range: float
+    clip_range_vf: float
+    """Negative for none."""
+    normalize_advantage: bool
+    ent_coef: float
+    vf_coef: float
+    max_grad_norm: float
+    target_kl: float
+    """Infinite for none."""
+    learning_rate: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+
+
+class Adam(NamedTuple):
+    """Adam's memory, each number beside the parameter that it belongs to."""
+
+    gradient: Floats
+    means: Floats
+    """Running means of gradients, `exp_avg` in torch."""
+    squares: Floats
+    """Running means of their squares, `exp_avg_sq`."""
+
+
+class Work(NamedTuple):
+    """Memory of `differentiate`, for one chunk of rows."""
+
+    inputs: Floats
+    actor: Floats
+    critic: Floats
+    scratch: Floats
+    gradient: Floats
+
+
+@fast
+def run_epoch(  # type: ignore[no-untyped-def]
+    network: Network,
+    parameters: Floats,
+    adam: Adam,
+    steps: int,
+    transitions: Transitions,
+    order_M: NDArray[np.int64],
+    settings: Settings,
+    statistics_B_6: NDArray[np.float64],
+    work: Work,
+):
+    """Go through all transitions once, in minibatches.
+
+    Args:
+        network: What is trained.
+        parameters: Its parameters; changed.
+        adam: Changed.
+        steps: Steps that Adam has taken.
+        transitions: What is learned from.
+        order_M: Their order; the last minibatch may be short.
+        settings: Hyper-parameters.
+        statistics_B_6: Written for each minibatch that was looked at.
+        work: Memory, from `allocate`.
+
+    Returns:
+        Adam's steps, the minibatches that were looked at, and how the epoch ended.
+
+    Source: Schulman et al., "Proximal Policy Optimization Algorithms" (2017); Kingma and Ba,
+    "Adam: A Method for Stochastic Optimization" (2015), as torch computes it.
+    """
+    seen = 0
+    for first in range(0, len(order_M), settings.batch_size):
+        rows_B = order_M[first : first + settings.batch_size]
+        statistics_6 = statistics_B_6[seen]
+        differentiate(
+            network, parameters, adam.gradient, transitions, rows_B, settings, statistics_6, work
+        )
+        seen += 1
+        if statistics_6[KL] > 1.5 * settings.target_kl:
+            return steps, seen, STOPPED
+        norm = _norm(adam.gradient)
+        if not (norm < np.inf and abs(statistics_6[LOSS]) < np.inf):
+            return steps, seen, NOT_FINITE
+        steps += 1
+        factor = np.float32(min(settings.max_grad_norm / (norm + 1e-6), 1.0))
+        _step(parameters, adam, factor, steps, settings)
+    return steps, seen, DONE
+
+
+@fast
+def allocate(network: Network, batch_size: int, parameters: int) -> Work:
+    """Return memory for an update of so many parameters."""
+    rows = min(_CHUNK, batch_size)
+    actor_L_5, critic_L_5 = network.actor_L_5, network.critic_L_5
+    widest = max(actor_L_5[:, INPUTS].max(), critic_L_5[:, INPUTS].max())
+    return Work(
+        np.empty(rows * actor_L_5[0, INPUTS], np.float32),
+        np.empty(memory(actor_L_5, rows), np.float32),
+        np.empty(memory(critic_L_5, rows), np.float32),
+        np.empty(rows * widest, np.float32),
+        np.zeros(parameters, np.float32),
+    )
+
+
+@fast
+def differentiate(
+    network: Network,
+    parameters: Floats,
+    gradient: Floats,
+    transitions: Transitions,
+    rows_B: NDArray[np.int64],
+    settings: Settings,
+    statistics_6: NDArray[np.float64],
+    work: Work,
+) -> None:
+    """Write the gradient of the loss of one minibatch, and its statistics."""
+    size = len(rows_B)
+    mean, scale = _moments(transitions.advantages_M, rows_B, settings.normalize_advantage)
+    of_log_std_A = np.zeros(transitions.actions_M_A.shape[1] if network.log_std >= 0 else 0)
+    statistics_6[:] = 0.0
+    for first in range(0, size, _CHUNK):
+        rows_C = rows_B[first : first + _CHUNK]
+        count, width = len(rows_C), transitions.observations_M_D.shape[1]
+        inputs_C_D = work.inputs[: count * width].reshape(count, width)
+        for c in range(count):
+            for d in range(width):
+                inputs_C_D[c, d] = transitions.observations_M_D[rows_C[c], d]
+        outputs_C_K = forward(inputs_C_D, parameters, network.actor_L_5, work.actor)
+        values_C_1 = forward(inputs_C_D, parameters, network.critic_L_5, work.critic)
+        target = gradient if first == 0 else work.gradient
+        for c in range(count):
+            m = rows_C[c]
+            advantage = (transitions.advantages_M[m] - mean) * scale
+            _add_loss(
+                network, parameters, outputs_C_K[c], values_C_1[c], transitions, m, advantage,
+                np.float32(size), settings, statistics_6, of_log_std_A,
+            )  # fmt: skip
+        for layers_L_5, outputs in (
+            (network.actor_L_5, work.actor),
+            (network.critic_L_5, work.critic),
+        ):
+            backward(inputs_C_D, parameters, layers_L_5, outputs, work.scratch, target)
+        if first > 0:
+            for i in range(len(gradient)):
+                gradient[i] += target[i]
+    for a in range(len(of_log_std_A)):
+        gradient[network.log_std + a] = np.float32(of_log_std_A[a])
+    statistics_6 /= size
+    statistics_6[LOSS] = (
+        statistics_6[POLICY]
+        + settings.ent_coef * statistics_6[ENTROPY]
+        + settings.vf_coef * statistics_6[VALUE]
+    )
+
+
+@fast
+def _moments(advantages_M: Floats, rows_B: NDArray[np.int64], normalize: bool):  # type: ignore[no-untyped-def]
+    """Return what is subtracted from an advantage, and what the rest is multiplied by."""
+    size = len(rows_B)
+    if not normalize or size < 2:
+        return _ZERO, _ONE
+    total, squares = 0.0, 0.0
+    for m in rows_B:
+        total += advantages_M[m]
+    mean = total / size
+    for m in rows_B:
+        squares += (advantages_M[m] - mean) ** 2
+    return np.float32(mean), np.float32(1.0 / (math.sqrt(squares / (size - 1)) + 1e-8))
+
+
+@fast
+def _add_loss(
+    network: Network,
+    parameters: Floats,
+    outputs_K: Floats,
+    value_1: Floats,
+    transitions: Transitions,
+    m: int,
+    advantage: np.float32,
+    size: np.float32,
+    settings: Settings,
+    statistics_6: NDArray[np.float64],
+    of_log_std_A: NDArray[np.float64],
+) -> None:
+    """Add what transition m contributes, and replace the outputs by their gradients."""
+    action_A = transitions.actions_M_A[m]
+    log_prob, entropy = log_prob_and_entropy(
+        network, parameters, outputs_K, transitions.masks_M_K, m, action_A
+    )
+    clip, clip_vf = np.float32(settings.clip_range), np.float32(settings.clip_range_vf)
+    log_ratio = log_prob - transitions.old_log_probs_M[m]
+    ratio: Any = math.exp(log_ratio)
+    gain = advantage * ratio
+    kept = advantage * min(max(ratio, _ONE - clip), _ONE + clip)
+    statistics_6[POLICY] -= min(gain, kept)
+    statistics_6[KL] += (ratio - _ONE) - log_ratio
+    statistics_6[CLIPPED] += abs(ratio - _ONE) > clip
+    statistics_6[ENTROPY] -= entropy
+    held = gain > kept  # then the loss does not depend on the ratio
+    of_log_prob = _ZERO if held else -gain / size
+    of_entropy = -np.float32(settings.ent_coef) / size
+    slopes(network, parameters, outputs_K, action_A, of_log_prob, of_entropy, of_log_std_A)
+
+    value, old_value = value_1[0], transitions.old_values_M[m]
+    change = value - old_value
+    if clip_vf >= _ZERO:
+        value = old_value + min(max(change, -clip_vf), clip_vf)
+    error = value - transitions.returns_M[m]
+    statistics_6[VALUE] += error * error
+    inside = clip_vf < _ZERO or abs(change) <= clip_vf
+    value_1[0] = np.float32(settings.vf_coef) * _TWO * error / size if inside else _ZERO
+
+
+@fast
+def _norm(gradient: Floats) -> float:
+    total = _ZERO
+    for i in range(len(gradient)):
+        total += gradient[i] * gradient[i]
+    return math.sqrt(total)
+
+
+@fast
+def _step(
+    parameters: Floats, adam: Adam, factor: np.float32, steps: int, settings: Settings
+) -> None:
+    """Take one of Adam's steps with the gradient times a factor, which stays in its place."""
+    gradient, means, squares = adam.gradient, adam.means, adam.squares
+    rest1, rest2 = np.float32(1.0 - settings.beta1), np.float32(1.0 - settings.beta2)
+    beta2, eps = np.float32(settings.beta2), np.float32(settings.eps)
+    decay = np.float32(settings.weight_decay)
+    stride = np.float32(settings.learning_rate / (1.0 - settings.beta1**steps))
+    correction = np.float32(1.0 / math.sqrt(1.0 - settings.beta2**steps))
+    for i in range(len(parameters)):
+        gradient[i] *= factor
+        slope = gradient[i] + decay * parameters[i]
+        means[i] += rest1 * (slope - means[i])
+        squares[i] = beta2 * squares[i] + rest2 * slope * slope
+        parameters[i] -= stride * means[i] / (math.sqrt(squares[i]) * correction + eps)

@@ -1,0 +1,256 @@
+"""Stable-baselines3's PPO, compiled.
+
+    from palaestra.train.ppo import PPO
+
+    PPO("MlpPolicy", envs).learn(100_000)
+
+Idea: stock SB3 spends most of its time in thousands of small calls of torch. Here an epoch of
+the update is one compiled call, and so is a whole rollout where a kernel steps the environments
+(`palaestra.train.kernel_vec_env`); torch still holds the parameters, which it shares.
+"""
+
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3 import ppo
+from stable_baselines3.common import buffers
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.common.vec_env import VecEnv
+
+from .advantages import estimate_advantages
+from .buffers import DictRolloutBuffer, RolloutBuffer
+from .compiled.callbacks import count_steps, watches_steps
+from .compiled.learner import Learner
+from .compiled.rollout import Now, Record, World
+from .compiled.structure import NotCompiled
+from .compiled.transitions import check, pack
+from .compiled.update import CLIPPED, ENTROPY, KL, LOSS, POLICY, VALUE, Settings
+from .kernel_vec_env import KernelVecEnv
+from .storing import check_finite
+
+
+class PPO(ppo.PPO):
+    """SB3's `PPO`: the same arguments, methods, callbacks, logs and files.
+
+    Policies of dense layers (`MlpPolicy`, tanh or relu, any width and depth) with `Discrete`,
+    `MultiDiscrete` or `Box` actions learn with Adam in compiled code. Whatever else there is
+    runs SB3's own code, and a warning says once what and why.
+
+    Random numbers come from NumPy's global generator, which `seed` seeds: the same seed gives
+    the same weights, other ones than SB3's. Without a `rollout_buffer_class`, it is
+    `palaestra.train.buffers.RolloutBuffer`.
+
+    Raises:
+        UserError: from `learn`, if an observation, a reward or a gradient is not finite.
+    """
+
+    _learner: Learner | None = None
+    _told: frozenset[str] = frozenset()
+
+    def _setup_model(self) -> None:
+        chosen = self.rollout_buffer_class
+        if chosen is None:
+            reads = isinstance(self.observation_space, spaces.Dict)
+            self.rollout_buffer_class = DictRolloutBuffer if reads else RolloutBuffer
+        super()._setup_model()
+        self.rollout_buffer_class = chosen  # so that files name no class that SB3 does not have
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: buffers.RolloutBuffer,
+        n_rollout_steps: int,
+    ) -> bool:
+        """Play, as SB3 does; in one call where a kernel steps and no callback watches."""
+        learner = self._compiled()
+        if learner is None:
+            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        if (
+            isinstance(env, KernelVecEnv)
+            and _can_write_into(rollout_buffer, n_rollout_steps)
+            and not watches_steps(callback)
+        ):
+            return self._play(learner, env, callback, rollout_buffer)
+        with learner.acting():
+            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+
+    def train(self) -> None:
+        """Update the policy with the rollout buffer, as SB3 does."""
+        learner = self._compiled(self.rollout_buffer)
+        if learner is None:
+            return super().train()
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        settings = self._settings()
+        transitions = pack(self.rollout_buffer, self.policy)
+        epochs, stopped = learner.update(self.rollout_buffer, transitions, settings, self.n_epochs)
+        self._n_updates += len(epochs)
+        if stopped and self.verbose >= 1:
+            kl = epochs[-1][-1, KL]
+            print(f"Early stopping at step {len(epochs) - 1} due to reaching max kl: {kl:.2f}")
+        explained = explained_variance(transitions.old_values_M, transitions.returns_M)
+        self._log(epochs, float(explained), settings)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_learner", "_told"]
+
+    def _compiled(self, buffer: buffers.RolloutBuffer | None = None) -> Learner | None:
+        """Return what acts and learns compiled, or None after saying why there is nothing."""
+        try:
+            if self._learner is None or not self._learner.fits(self.policy):
+                self._learner = None
+                self._learner = Learner(self.policy)
+            if buffer is not None:
+                check(buffer)
+            return self._learner
+        except NotCompiled as reason:
+            if str(reason) not in self._told:
+                self._told |= {str(reason)}
+                what = "PPO" if buffer is None else "PPO's update"
+                warnings.warn(
+                    f"{what} runs stable-baselines3's code, not compiled code: {reason}",
+                    stacklevel=4,
+                )
+            return None
+
+    def _settings(self) -> Settings:
+        (adam,) = self.policy.optimizer.param_groups
+        remaining = self._current_progress_remaining
+        clip_vf: Any = self.clip_range_vf
+        target = self.target_kl
+        return Settings(
+            batch_size=int(self.batch_size),
+            clip_range=float(self.clip_range(remaining)),  # type: ignore[operator]
+            clip_range_vf=-1.0 if clip_vf is None else float(clip_vf(remaining)),
+            normalize_advantage=bool(self.normalize_advantage),
+            ent_coef=float(self.ent_coef),
+            vf_coef=float(self.vf_coef),
+            max_grad_norm=float(self.max_grad_norm),
+            target_kl=np.inf if target is None else float(target),
+            learning_rate=float(adam["lr"]),
+            beta1=float(adam["betas"][0]),
+            beta2=float(adam["betas"][1]),
+            eps=float(adam["eps"]),
+            weight_decay=float(adam["weight_decay"]),
+        )
+
+    def _log(self, epochs: list[NDArray[np.float64]], explained: float, settings: Settings) -> None:
+        record, all_B_6 = self.logger.record, np.concatenate(epochs)
+        record("train/entropy_loss", all_B_6[:, ENTROPY].mean())
+        record("train/policy_gradient_loss", all_B_6[:, POLICY].mean())
+        record("train/value_loss", all_B_6[:, VALUE].mean())
+        record("train/approx_kl", epochs[-1][:, KL].mean())
+        record("train/clip_fraction", all_B_6[:, CLIPPED].mean())
+        record("train/loss", float(all_B_6[-1, LOSS]))
+        record("train/explained_variance", explained)
+        if hasattr(self.policy, "log_std"):
+            record("train/std", torch.exp(self.policy.log_std).mean().item())
+        record("train/n_updates", self._n_updates, exclude="tensorboard")
+        record("train/clip_range", settings.clip_range)
+        if self.clip_range_vf is not None:
+            record("train/clip_range_vf", settings.clip_range_vf)
+
+    def _play(
+        self,
+        learner: Learner,
+        env: KernelVecEnv,
+        callback: BaseCallback,
+        rollout_buffer: buffers.RolloutBuffer,
+    ) -> bool:
+        assert isinstance(self._last_obs, np.ndarray), "No previous observation was provided"
+        assert self._last_episode_starts is not None
+        assert self.ep_info_buffer is not None
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        callback.on_rollout_start()
+        n_steps = rollout_buffer.buffer_size
+        window = self.ep_info_buffer.maxlen or n_steps * env.num_envs
+        record, world = _record(rollout_buffer, window), _world(env)
+        now = Now(
+            np.array(self._last_obs, np.float32),
+            np.array(self._last_episode_starts, np.bool_),
+            np.empty(env.num_envs, np.float32),
+        )
+        step = env.vector.kernel.step
+        ended = learner.play(step, world, record, now, n_steps, float(self.gamma))
+        rollout_buffer.actions[:] = record.actions_T_N_A
+        rollout_buffer.pos, rollout_buffer.full = n_steps, True
+        self.num_timesteps += n_steps * env.num_envs
+        self.ep_info_buffer.extend(_ended(env, record.ended_E_2, ended))
+        self._last_obs = new_obs = now.observations_N_D
+        self._last_episode_starts = dones = now.starts_N
+        values = torch.from_numpy(now.values_N)[:, None]
+        _estimate(rollout_buffer, values, dones)
+        count_steps(callback, n_steps)
+        rewards, actions = rollout_buffer.rewards[-1], rollout_buffer.actions[-1]
+        callback.update_locals(
+            {
+                "self": self, "env": env, "callback": callback, "rollout_buffer": rollout_buffer,
+                "n_rollout_steps": n_steps, "n_steps": n_steps, "new_obs": new_obs,
+                "values": values, "dones": dones, "rewards": rewards, "actions": actions,
+            }
+        )  # fmt: skip
+        callback.on_rollout_end()
+        return True
+
+
+def _can_write_into(buffer: buffers.RolloutBuffer, steps: int) -> bool:
+    """Whether a buffer is nothing but its arrays, and these are as a kernel takes them."""
+    plain = type(buffer) in (RolloutBuffer, buffers.RolloutBuffer)
+    return plain and steps == buffer.buffer_size and buffer.observations.flags.c_contiguous
+
+
+def _record(buffer: buffers.RolloutBuffer, window: int) -> Record:
+    return Record(
+        buffer.observations,
+        np.empty(buffer.actions.shape, np.float32),
+        buffer.rewards,
+        buffer.episode_starts,
+        buffer.values,
+        buffer.log_probs,
+        np.empty((window, 2)),
+    )
+
+
+def _world(env: KernelVecEnv) -> World:
+    vector, space = env.vector, env.action_space
+    low_A, high_A = np.array([-np.inf]), np.array([np.inf])
+    if isinstance(space, spaces.Box):
+        low_A, high_A = space.low, space.high
+    return World(
+        vector.state_N_S, vector.steps_N, vector.over_N, vector.rng_N_4, vector.settings,
+        vector.max_episode_steps, env.episode_returns_N, env.episode_lengths_N,
+        low_A.ravel().astype(np.float32), high_A.ravel().astype(np.float32),
+    )  # fmt: skip
+
+
+def _ended(env: KernelVecEnv, ended_E_2: NDArray[np.float64], count: int) -> list[dict[str, Any]]:
+    """Return what `Monitor` says of the episodes that ended, those that ended last."""
+    passed = round(time.time() - env._began, 6)
+    rows = [ended_E_2[e % len(ended_E_2)] for e in range(max(count - len(ended_E_2), 0), count)]
+    return [{"r": round(float(r), 6), "l": int(length), "t": passed} for r, length in rows]
+
+
+def _estimate(
+    buffer: buffers.RolloutBuffer, last_values: torch.Tensor, dones_N: NDArray[np.bool_]
+) -> None:
+    """Compute the advantages, compiled for SB3's own buffer, too."""
+    if isinstance(buffer, RolloutBuffer):
+        buffer.compute_returns_and_advantage(last_values, dones_N)
+        return
+    finite = estimate_advantages(
+        buffer.rewards, buffer.values, buffer.episode_starts, last_values.numpy().ravel(),
+        dones_N.astype(np.float32), float(buffer.gamma), float(buffer.gae_lambda),
+        buffer.advantages, buffer.returns,
+    )  # fmt: skip
+    if not finite:
+        valid = np.ones(buffer.values.shape, bool)
+        for name in ("observations", "values", "rewards"):
+            check_finite(name.removesuffix("s"), getattr(buffer, name), valid)
