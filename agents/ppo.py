@@ -59,6 +59,17 @@ class PPOAgent(Agent):
         tensor, _ = self.model.policy.obs_to_tensor(batch)
         with torch.no_grad():
             distribution: Any = self.model.policy.get_distribution(tensor).distribution
+        if isinstance(distribution, torch.distributions.Normal):
+            means, deviations = (
+                part.double().cpu().numpy() for part in (distribution.mean, distribution.stddev)
+            )
+            space: Any = self.model.action_space
+            return Actions(
+                [
+                    rng.normal(mean, deviation).clip(space.low, space.high).astype(space.dtype)
+                    for mean, deviation, rng in zip(means, deviations, rngs, strict=True)
+                ]
+            )
         rows = distribution.probs.double().cpu().numpy()
         return Actions(
             [rng.choice(len(p), p=p / p.sum()) for p, rng in zip(rows, rngs, strict=True)]

@@ -54,7 +54,7 @@ class Checkpoint:
             model_file = (self.folder / "model.zip").read_bytes()
             if hashlib.sha256(model_file).hexdigest() != card["model_sha256"]:
                 raise damaged
-            model = PPO.load(
+            model: PPO = state["kind"].load(
                 self.folder / "model.zip", env=state["envs"], device=device, force_reset=False
             )
         except UserError:
@@ -82,7 +82,7 @@ def write_checkpoint(root: Path, model: PPO, card: dict[str, Any]) -> Checkpoint
     draft = root / f".writing-{os.getpid()}"
     draft.mkdir(parents=True)
     try:
-        raw = pickle.dumps({"envs": model.env, "generators": _generators()})
+        raw = pickle.dumps({"kind": type(model), "envs": model.env, "generators": _generators()})
         (draft / _STATE).write_bytes(raw)
         save_model(model, draft, card | {"state_sha256": hashlib.sha256(raw).hexdigest()})
         for path in draft.iterdir():

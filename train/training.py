@@ -10,16 +10,19 @@ import gymnasium
 import numpy as np
 import yaml
 from filelock import FileLock, Timeout
-from stable_baselines3 import PPO
+from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.ppo import PPO
 from torch.utils.tensorboard import SummaryWriter
 
 from ..agents import Seat
 from ..agents.agent import digest
 from ..agents.ppo import PPOAgent
 from ..envs import views
+from ..envs.kernel_vector import KernelVector
 from ..envs.vector import make_vec
 from ..errors import UserError
 from ..policies.choices import ChoicePolicy
@@ -27,6 +30,8 @@ from .buffers import DictRolloutBuffer, RolloutBuffer
 from .checkpoint import latest_checkpoint, write_checkpoint
 from .evaluation import Episode, Evaluation
 from .infra import MaskInfra
+from .kernel_vec_env import KernelVecEnv
+from .ppo import PPO as CompiledPPO
 from .recipe import Recipe
 from .records import commit, read_records, versions
 from .vec_env import AsVecEnv
@@ -124,18 +129,17 @@ def build(run: Run, device: str = "auto") -> PPO:
     """Make the untrained PPO of a run, with its environments.
 
     They live where their steps suggest (`envs.vector.mode`), which changes nothing that is
-    learned.
+    learned. A network of dense layers learns compiled, and where a kernel steps the
+    environments it also plays compiled.
 
     Raises:
         UserError: PPO cannot play the environment, or the policy has no such arguments.
     """
     r = run.recipe
-    split = "train" if "train" in _splits(run.env_id) else None
-    vector = make_vec(run.env_id, r.n_envs, "auto", "array", split=split, autoreset="SameStep")
-    envs = AsVecEnv(vector, monitor=True)
+    envs = _environments(run)
     reads = isinstance(envs.observation_space, gymnasium.spaces.Dict)
     try:
-        model = PPO(
+        model = (PPO if reads else CompiledPPO)(
             ChoicePolicy if reads else "MlpPolicy",
             envs,
             learning_rate=_schedule(r.learning_rate, r.learning_rate_schedule),
@@ -162,6 +166,19 @@ def build(run: Run, device: str = "auto") -> PPO:
     # and for every run another stretch.
     envs.seed(int(np.random.SeedSequence([run.seed, 0]).generate_state(1)[0]))
     return model
+
+
+def _environments(run: Run) -> VecEnv:
+    entry, count = views.find_spec(run.env_id).vector_entry_point, run.recipe.n_envs
+    creator = load_env_creator(entry) if isinstance(entry, str) else entry
+    if isinstance(creator, type) and issubclass(creator, KernelVector):
+        made: Any = gymnasium.make_vec(
+            run.env_id, count, "vector_entry_point", autoreset_mode="SameStep"
+        )
+        return KernelVecEnv(made.unwrapped)
+    split = "train" if "train" in _splits(run.env_id) else None
+    vector = make_vec(run.env_id, count, "auto", "array", split=split, autoreset="SameStep")
+    return AsVecEnv(vector, monitor=True)
 
 
 class _BetweenRollouts(BaseCallback):

@@ -22,7 +22,7 @@ from palaestra.envs import views
 from palaestra.errors import UserError
 from palaestra.train.recipe import Recipe
 from palaestra.train.training import Run, build
-from scipy.stats import chisquare
+from scipy.stats import chisquare, norm
 
 CARTPOLE, CALCULATOR = "palaestra/CartPole-v1", "palaestra/Calculator-v0"
 SCRIPTED = {"random": Random, "constant": Constant, "oracle": Oracle}
@@ -195,6 +195,22 @@ def test_sampled_moves_of_ppo_do_not_depend_on_the_batch(ppo: PPOAgent) -> None:
     assert set(together) == {0, 1}
     others = agent.act(seen, [{}] * 40, rngs(*range(100, 140))).actions
     assert others != together
+
+
+def test_sampled_numbers_are_those_of_the_gaussian_and_within_the_bounds() -> None:
+    env_id = "palaestra/Pendulum-v1"
+    model = build(Run(env_id, Recipe(n_envs=1, n_steps=32, batch_size=32), 3, Path()), "cpu")
+    card = {"env": env_id, "training_seed": 3, "steps": 0}
+    agent = PPOAgent(seat(env_id), model, card, sample=True)
+    seen = [np.array([1.0, 0.0, 0.0], np.float32)] * 4000
+    sampled = np.array(agent.act(seen, [{}] * 4000, rngs(*range(4000))).actions)
+    assert sampled.shape == (4000, 1)
+    assert sampled.dtype == np.float32
+    assert abs(sampled).max() == 2.0
+    inside = sampled[abs(sampled) < 2]
+    [mean] = model.predict(seen[0], deterministic=True)[0]
+    assert np.median(sampled) == pytest.approx(mean, abs=0.1)  # an untrained deviation is 1
+    assert len(inside) / 4000 == pytest.approx(norm.cdf(2 - mean) - norm.cdf(-2 - mean), abs=0.02)
 
 
 def test_ppo_takes_the_likeliest_action_unless_it_samples(ppo: PPOAgent) -> None:
