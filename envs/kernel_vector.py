@@ -212,11 +212,11 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
             seed = [int(seed) + i for i in range(self.num_envs)]
         if seed is not None and len(seed) != self.num_envs:
             raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} environments")
-        if not self._seeded:
+        given = {i: s for i, s in enumerate(seed or ()) if s is not None and mask_N[i]}
+        if not self._seeded and len(given) < self.num_envs:
             fresh = [np.random.Generator(np.random.PCG64()) for _ in range(self.num_envs)]
             self.rng_N_4[:] = states_from_generators(fresh)
-            self._seeded = True
-        given = {i: s for i, s in enumerate(seed or ()) if s is not None and mask_N[i]}
+        self._seeded = True
         self.rng_N_4[list(given)] = states_from_seeds(list(given.values()))
 
     def _final(self, final_N_D: NDArray[np.float32], ended_N: NDArray[np.bool_]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ A kernel that resets environments by itself must draw what `Generator.uniform` w
 drawn, or a seed would mean one thing alone and another thing in a vector.
 
 Source: M. O'Neill, "PCG: A Family of Simple Fast Space-Efficient Statistically Good
-Algorithms for Random Number Generation" (2014), the XSL-RR 128/64 member; NumPy's
-`pcg64.h`.
+Algorithms for Random Number Generation" (2014), the XSL-RR 128/64 member, and "Developing a
+seed_seq Alternative" (2015); NumPy's `pcg64.h` and `SeedSequence`.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,12 @@ _MULTIPLIER_LOW = np.uint64(4865540595714422341)
 _LOW_HALF = np.uint64(0xFFFFFFFF)
 _11, _32, _58, _63, _64 = (np.uint64(n) for n in (11, 32, 58, 63, 64))
 _ONE, _ZERO = np.uint64(1), np.uint64(0)
+# Of SeedSequence, in 32 bits: what its hash begins with and is multiplied by, when it takes seeds
+# in and when it gives words out, and the factors by which two words are mixed.
+_TAKE, _TAKE_FACTOR, _GIVE, _GIVE_FACTOR, _MIX_FIRST, _MIX_SECOND = (
+    np.uint32(n) for n in (0x43B0D7E5, 0x931E8875, 0x8B51F9DD, 0x58F38DED, 0xCA01F9DD, 0x4973F715)
+)
+_16 = np.uint32(16)
 
 
 def states_from_seeds(seeds: Sequence[int]) -> NDArray[np.uint64]:
@@ -26,8 +32,15 @@ def states_from_seeds(seeds: Sequence[int]) -> NDArray[np.uint64]:
 
     Returns:
         Array of shape (N, 4): state high, state low, increment high, increment low.
+
+    Raises:
+        ValueError: a seed is negative.
     """
-    return states_from_generators([np.random.Generator(np.random.PCG64(s)) for s in seeds])
+    if any(not 0 <= seed < 2**64 for seed in seeds):
+        return states_from_generators([np.random.Generator(np.random.PCG64(s)) for s in seeds])
+    states_N_4 = np.empty((len(seeds), 4), np.uint64)
+    _seed_all(np.array(seeds, np.uint64), states_N_4)
+    return states_N_4
 
 
 def states_from_generators(generators: Sequence[np.random.Generator]) -> NDArray[np.uint64]:
@@ -46,6 +59,50 @@ def uniform(states_N_4, n, low, high):  # type: ignore[no-untyped-def]
     """Draw from [low, high) with generator n, as `Generator.uniform(low, high)` does."""
     unit = np.float64(_next(states_N_4, n) >> _11) * (1.0 / 9007199254740992.0)
     return low + (high - low) * unit
+
+
+@njit(cache=True)
+def _seed_all(seeds_N, states_N_4):  # type: ignore[no-untyped-def]
+    """Write the state with which `PCG64(seed)` begins, for each of N seeds."""
+    pool_4, words_8 = np.empty(4, np.uint32), np.empty(8, np.uint32)
+    for n in range(len(seeds_N)):
+        factor = _TAKE
+        for i in range(4):
+            # The seed's two words, and zeros.
+            word = np.uint32(seeds_N[n] >> (_32 * np.uint64(i))) if i < 2 else np.uint32(0)
+            pool_4[i], factor = _hashed(word, factor, _TAKE_FACTOR)
+        for source in range(4):
+            for target in range(4):
+                if source != target:
+                    word, factor = _hashed(pool_4[source], factor, _TAKE_FACTOR)
+                    mixed = np.uint32(_MIX_FIRST * pool_4[target] - _MIX_SECOND * word)
+                    pool_4[target] = mixed ^ (mixed >> _16)
+        factor = _GIVE
+        for i in range(8):
+            words_8[i], factor = _hashed(pool_4[i % 4], factor, _GIVE_FACTOR)
+        start_high, start_low = _joined(words_8, 0), _joined(words_8, 1)
+        stream_high, stream_low = _joined(words_8, 2), _joined(words_8, 3)
+        states_N_4[n, 2] = (stream_high << _ONE) | (stream_low >> _63)
+        states_N_4[n, 3] = (stream_low << _ONE) | _ONE
+        # A step from 0 leads to the increment.
+        states_N_4[n, 1] = states_N_4[n, 3] + start_low
+        carry = _ONE if states_N_4[n, 1] < start_low else _ZERO
+        states_N_4[n, 0] = states_N_4[n, 2] + start_high + carry
+        _next(states_N_4, n)
+
+
+@njit(cache=True, inline="always")
+def _hashed(word, factor, next_factor):  # type: ignore[no-untyped-def]
+    """Return the hash of a word, and what the next one begins with."""
+    word = np.uint32(word ^ factor)
+    factor = np.uint32(factor * next_factor)
+    word = np.uint32(word * factor)
+    return np.uint32(word ^ (word >> _16)), factor
+
+
+@njit(cache=True, inline="always")
+def _joined(words_8, place):  # type: ignore[no-untyped-def]
+    return np.uint64(words_8[2 * place]) | (np.uint64(words_8[2 * place + 1]) << _32)
 
 
 @njit(cache=True, inline="always")

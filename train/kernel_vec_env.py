@@ -51,7 +51,7 @@ class KernelVecEnv(VecEnv):
         )
         self._rewards_N = np.empty(count)
         self._flags_N = (np.empty(count, np.bool_), np.empty(count, np.bool_))
-        self._ended_4_N = np.empty((4, count))
+        self._ended_N_4 = np.empty((count, 4))
         self._going_on: list[dict[str, Any]] = [
             {"TimeLimit.truncated": False} for _ in range(vector.num_envs)
         ]
@@ -105,7 +105,7 @@ class KernelVecEnv(VecEnv):
             self.episode_lengths_N,
             paid_N,
             dones_N,
-            self._ended_4_N,
+            self._ended_N_4,
         )
         infos = self._going_on.copy()
         if count:
@@ -175,16 +175,13 @@ class KernelVecEnv(VecEnv):
 
     def _tell(self, infos: list[dict[str, Any]], count: int) -> None:
         """Say of each episode that ended what `Monitor` and `DummyVecEnv` say."""
-        passed = round(time.time() - self._began, 6)
-        places = self._ended_4_N[0, :count].astype(np.intp)
-        told = self._ended_4_N[1:, :count].T.tolist()
-        for n, final_D, (total, length, cut_off) in zip(
-            places.tolist(), self._final_N_D[places], told, strict=True
-        ):
+        passed, final_N_D = round(time.time() - self._began, 6), self._final_N_D
+        for place, total, length, cut_off in self._ended_N_4[:count].tolist():
+            n = int(place)
             infos[n] = {
                 "episode": {"r": round(total, 6), "l": int(length), "t": passed},
                 "TimeLimit.truncated": cut_off == 1.0,
-                "terminal_observation": final_D,
+                "terminal_observation": final_N_D[n].copy(),
             }
 
 
@@ -197,11 +194,11 @@ _SIGNATURE = types.void(
 
 @njit(_SIGNATURE, cache=True, nogil=True)
 def _account(  # type: ignore[no-untyped-def]
-    rewards_N, terminated_N, truncated_N, returns_N, lengths_N, paid_N, dones_N, ended_4_N
+    rewards_N, terminated_N, truncated_N, returns_N, lengths_N, paid_N, dones_N, ended_N_4
 ):
     """Add the rewards to the returns, write what stable-baselines3 takes, and note who ended.
 
-    Column k of `ended_4_N` is the place, the return and the length of the k-th that did, and
+    Row k of `ended_N_4` is the place, the return and the length of the k-th that did, and
     whether it was cut off.
     """
     count = 0
@@ -211,7 +208,7 @@ def _account(  # type: ignore[no-untyped-def]
         paid_N[n] = rewards_N[n]
         dones_N[n] = terminated_N[n] or truncated_N[n]
         if dones_N[n]:
-            ended_4_N[0, count], ended_4_N[1, count] = n, returns_N[n]
-            ended_4_N[2, count], ended_4_N[3, count] = lengths_N[n], not terminated_N[n]
+            ended_N_4[count, 0], ended_N_4[count, 1] = n, returns_N[n]
+            ended_N_4[count, 2], ended_N_4[count, 3] = lengths_N[n], not terminated_N[n]
             returns_N[n], lengths_N[n] = 0.0, 0
             count += 1

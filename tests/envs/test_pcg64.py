@@ -25,6 +25,19 @@ def test_draws_are_those_of_numpy(seed: int, one: float, other: float) -> None:
     assert draw(states_from_seeds([seed]), 0, low, high, 50).tobytes() == expected.tobytes()
 
 
+def test_states_of_seeds_are_those_of_numpy() -> None:
+    seeds = [*range(1000), *(2**k + d for k in range(10, 128) for d in (-1, 0, 1))]
+    expected = states_from_generators([np.random.default_rng(seed) for seed in seeds])
+    few = [seed for seed in seeds if seed < 2**64]
+    assert np.array_equal(states_from_seeds(few), expected[[seed < 2**64 for seed in seeds]])
+    assert np.array_equal(states_from_seeds(seeds), expected)
+
+
+def test_a_negative_seed_is_none() -> None:
+    with pytest.raises(ValueError, match="non-negative"):
+        states_from_seeds([3, -1])
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2**32, 2**64 - 1])
 def test_a_long_run_of_draws_is_that_of_numpy(seed: int) -> None:
     expected = np.random.default_rng(seed).uniform(-0.05, 0.05, 50_000)
