@@ -1,6 +1,6 @@
 """Steps per second of text environments, beside GEM's GuessTheNumber, in the same run.
 
-    python benchmarks/text.py --json text.json
+    palaestra bench text --json text.json
 
 GEM (`gem-llm`) is installed once into a virtual environment of its own. Every contestant has a
 process of its own, and they take turns: in each round each steps for about a quarter of a
@@ -16,7 +16,6 @@ whole dialogue, as the `info` of our environments does. Where messages are `new`
 repeated, so that nothing can be remembered about it.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -29,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from measuring import options, processor
 from palaestra.train.records import commit, versions
 
 GEM = "gem-llm==0.1.0"
@@ -73,10 +73,7 @@ CONTESTANTS = [
 
 def main() -> None:
     """Measure, print the table, and write it if asked."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    chosen = options(__doc__)
     gem = gem_interpreter()
     results = []
     with ExitStack() as stack:
@@ -85,11 +82,11 @@ def main() -> None:
         print("\n".join(f"{key}: {value}" for key, value in machine.items()), end="\n\n")
         print(TITLES)
         for mode, n in COLUMNS:
-            for row in measure(sides, mode, n, options.rounds):
+            for row in measure(sides, mode, n, chosen.rounds):
                 results.append(row)
                 print(line(row), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2))
+    if chosen.json:
+        chosen.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2))
 
 
 def measure(
@@ -209,13 +206,6 @@ def describe(sides: dict[Contestant, Side]) -> dict[str, Any]:
         "with": {key: versions()[key] for key in ("python", "gymnasium", "numpy")},
         "gem-llm": theirs.ask(versions=["gem-llm", "numpy"]),
     }
-
-
-def processor() -> str:
-    """Return the name of the processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [text.partition(":")[2].strip() for text in lines if text.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_play,
         _add_list,
         _add_mcp,
+        _add_bench,
         _add_demo,
         _add_fetch,
     ):
@@ -256,6 +257,23 @@ def _mcp(options: argparse.Namespace) -> int:
             raise UserError(f"{spec.id} has no tools")
         env.reset(seed=0)
     serve_stdio(tools.values(), spec.id)
+    return 0
+
+
+def _add_bench(commands: Any) -> None:
+    does = "measure speed side by side with other libraries"
+    parser = _command(commands, "bench", _bench, does, "palaestra bench envs --json envs.json")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which; none runs all")
+    parser.add_argument("--rounds", type=_positive, help="of each contestant")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the results; a folder if there are several"
+    )
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from .benchmarks import bench
+
+    bench(options.names, options.rounds, options.json)
     return 0
 
 

