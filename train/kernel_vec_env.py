@@ -55,7 +55,8 @@ class KernelVecEnv(VecEnv):
         self._going_on: list[dict[str, Any]] = [
             {"TimeLimit.truncated": False} for _ in range(vector.num_envs)
         ]
-        self._began = time.time()
+        self.began = time.time()
+        """When it was made; episodes tell the seconds since then, as `Monitor` does."""
         self._attributes: list[dict[str, Any]] = [{} for _ in range(vector.num_envs)]
         super().__init__(
             vector.num_envs, vector.single_observation_space, vector.single_action_space
@@ -175,7 +176,7 @@ class KernelVecEnv(VecEnv):
 
     def _tell(self, infos: list[dict[str, Any]], count: int) -> None:
         """Say of each episode that ended what `Monitor` and `DummyVecEnv` say."""
-        passed, final_N_D = round(time.time() - self._began, 6), self._final_N_D
+        passed, final_N_D = round(time.time() - self.began, 6), self._final_N_D
         for place, total, length, cut_off in self._ended_N_4[:count].tolist():
             n = int(place)
             infos[n] = {

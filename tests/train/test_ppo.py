@@ -12,14 +12,14 @@ import pytest
 import stable_baselines3
 import torch
 from gymnasium import spaces
-from palaestra.train.buffers import RolloutBuffer
 from palaestra.train.kernel_vec_env import KernelVecEnv
 from palaestra.train.ppo import PPO
 from stable_baselines3.common import buffers
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SMALL: dict[str, Any] = {
     "n_steps": 32, "batch_size": 48, "n_epochs": 3, "seed": 0, "device": "cpu",
@@ -102,21 +102,23 @@ def test_callbacks_are_called_as_sb3_calls_them() -> None:
     assert quiet.calls == [call for call in its.calls if call[0] != "step"]
 
 
-@pytest.mark.parametrize("kind", [RolloutBuffer, buffers.RolloutBuffer])
-def test_an_update_is_that_of_sb3(kind: type[buffers.RolloutBuffer]) -> None:
-    ours = PPO("MlpPolicy", kernels(), rollout_buffer_class=kind, ent_coef=0.01, **SMALL)
-    ours.learn(128)
-    its = stable_baselines3.PPO(
-        "MlpPolicy", dummies(), rollout_buffer_class=kind, ent_coef=0.01, **SMALL
-    )
-    its.set_logger(Logger(None, []))
+def pair(**settings: Any) -> tuple[PPO, stable_baselines3.PPO]:
+    """Return ours after 256 steps and a rollout, and SB3's with the same weights and rollout."""
+    settings = SMALL | settings
+    ours = PPO("MlpPolicy", kernels(), **settings).learn(256)
+    its = stable_baselines3.PPO("MlpPolicy", dummies(), **settings)
     its.set_parameters(copy.deepcopy(ours.get_parameters()))
-    its._current_progress_remaining = ours._current_progress_remaining
-    _, callback = ours._setup_learn(128, Quiet())
+    _, callback = ours._setup_learn(256, Quiet())
     ours.collect_rollouts(ours.env, callback, ours.rollout_buffer, 32)  # type: ignore[arg-type]
-    ours.set_logger(Logger(None, []))
-    its.rollout_buffer = ours.rollout_buffer
-    its._n_updates = ours._n_updates
+    its.rollout_buffer, its._n_updates = ours.rollout_buffer, ours._n_updates
+    for model in (ours, its):
+        model.set_logger(Logger(None, []))
+        model._current_progress_remaining = 0.5
+    return ours, its
+
+
+def learn_the_same(ours: PPO, its: stable_baselines3.PPO) -> None:
+    """Let both learn from their rollout, and compare all that comes of it."""
     for model in (ours, its):
         np.random.seed(1)  # noqa: NPY002
         model.train()
@@ -124,14 +126,44 @@ def test_an_update_is_that_of_sb3(kind: type[buffers.RolloutBuffer]) -> None:
     mine, theirs = ours.logger.name_to_value, its.logger.name_to_value
     assert mine.keys() == theirs.keys()
     assert dict(mine) == pytest.approx(dict(theirs), rel=1e-4, abs=1e-6)
+    assert adam_steps(ours) == adam_steps(its)
+    assert ours._n_updates == its._n_updates
 
 
-def test_too_much_divergence_stops_where_sb3_stops() -> None:
-    settings = SMALL | {"learning_rate": 0.01, "n_epochs": 10, "target_kl": 0.01}
-    ours = PPO("MlpPolicy", kernels(), **settings).learn(128)
-    assert 0 < ours._n_updates < 10
-    state: Any = ours.policy.optimizer.state_dict()["state"][0]
-    assert 0 < state["step"] < 30
+def adam_steps(model: stable_baselines3.PPO) -> float:
+    state: Any = model.policy.optimizer.state_dict()["state"][0]
+    return float(state["step"])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ent_coef": 0.01},
+        {"rollout_buffer_class": buffers.RolloutBuffer},
+        {"learning_rate": lambda left: 2e-3 * left, "clip_range": lambda left: 0.1 * left},
+        {"clip_range_vf": lambda left: 0.2 * left, "normalize_advantage": False},
+        {"max_grad_norm": 0.01, "vf_coef": 2.0, "batch_size": 127},
+    ],
+)
+def test_an_update_is_that_of_sb3(settings: dict[str, Any]) -> None:
+    learn_the_same(*pair(**settings))
+
+
+@pytest.mark.parametrize("target", [1e-6, 0.003, 0.01])
+def test_too_much_divergence_stops_where_sb3_stops(target: float) -> None:
+    ours, its = pair(learning_rate=0.02, n_epochs=10)
+    before = adam_steps(ours)
+    ours.target_kl = its.target_kl = target
+    learn_the_same(ours, its)
+    assert adam_steps(ours) < before + 30
+
+
+def test_what_is_invalid_is_not_learned_from() -> None:
+    ours, its = pair()
+    buffer: Any = ours.rollout_buffer
+    buffer.valid_T_N[3:9, 1] = False
+    buffer.rewards[3:9, 1] = np.nan
+    learn_the_same(ours, its)
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])
@@ -192,6 +224,36 @@ def test_what_is_left_to_sb3_is_said_once() -> None:
         model.learn(384)
     assert len([w for w in said if "compiled" in str(w.message)]) == 1
     assert model._n_updates == 9
+
+
+def test_normalised_observations_are_played_and_learned_from() -> None:
+    envs = VecNormalize(kernels(), gamma=0.98)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = PPO("MlpPolicy", envs, **(SMALL | {"batch_size": 64})).learn(512)
+    np.testing.assert_allclose(model.rollout_buffer.observations.std(), 1.0, atol=0.5)
+    assert envs.obs_rms.count > 500  # type: ignore[union-attr]
+
+
+def test_a_state_that_is_no_number_is_named_in_a_fused_rollout() -> None:
+    envs = kernels()
+    model = PPO("MlpPolicy", envs, **SMALL).learn(128)
+    envs.vector.state_N_S[2] = np.nan
+    with pytest.raises(ValueError, match=r"observation .*environment 2"):
+        model.learn(128, reset_num_timesteps=False)
+
+
+def test_tensorboard_gets_what_sb3_writes(tmp_path: Path) -> None:
+    found = []
+    for kind, envs in ((PPO, kernels()), (stable_baselines3.PPO, dummies())):
+        folder = tmp_path / kind.__module__
+        kind("MlpPolicy", envs, tensorboard_log=str(folder), **SMALL).learn(512)
+        [path] = folder.iterdir()
+        events = EventAccumulator(str(path)).Reload()
+        tags = events.Tags()["scalars"]
+        found.append({tag: [event.step for event in events.Scalars(tag)] for tag in tags})
+    assert found[0] == found[1]
+    assert "train/approx_kl" in found[0]
 
 
 class Broken(gymnasium.Env[Any, Any]):
