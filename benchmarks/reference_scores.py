@@ -21,7 +21,7 @@ from palaestra.train.recipe import load_recipe
 from palaestra.train.records import read_records
 from palaestra.train.training import Run, train
 
-SHOTS = {"Factbook": 2, "GuessNumber": 3, "Hangman": 2, "Synthesis": 4, "BabyAI": 1}
+SHOTS = {"Reasoning": 4, "Factbook": 2, "GuessNumber": 3, "Hangman": 2, "Synthesis": 4, "BabyAI": 1}
 """Solved dialogues in the language model's prompt where nine would not fit or take minutes."""
 STEPS = 6_144
 """Of PPO's training; BabyAI's arrays are fast, and get thirty times as many."""

@@ -77,8 +77,8 @@ class Elements(DatabaseEnv):
     ## Reference Scores
     Success on `test`, every level: random choices 0.12 (one in eight), oracle 1. On `lookup`, 200
     episodes each: PPO through `AsChoices` and MiniLM 0.88 (0.83 to 0.93; 6,144 steps, one
-    training seed); SmolLM2-135M-Instruct, 9 shots, greedy 0.83 (0.78 to 0.89). On
-    `join` PPO 0.71 (0.65 to 0.78), trained alike.
+    training seed); SmolLM2-135M-Instruct, 9 shots, greedy 0.83 (0.78 to 0.89),
+    sampled 0.56 (0.48 to 0.62). On `join` PPO 0.71 (0.65 to 0.78), trained alike.
 
     ## Version History
     v0: first version.
