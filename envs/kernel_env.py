@@ -19,11 +19,21 @@ class KernelEnv(gymnasium.Env[NDArray[np.float32], Any]):
     """Base of a single environment that is stepped by a kernel.
 
     It stands before the class of Gymnasium from which the environment inherits its spaces, its
-    reset and its renderer. `state` is what Gymnasium's would be, and may be set.
+    reset and its renderer. `state` is what Gymnasium's would be, and may be set. The constants
+    of the world, such as `gravity`, are part of the compiled code: to set another value is an
+    AttributeError. Actions are taken as float32.
     """
 
     kernel: ClassVar[Kernel]
     state: Any = None
+    _told = frozenset({"last_u", "render_mode", "steps_beyond_terminated"})
+    """Attributes that are numbers or names, and no constants."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = getattr(self, name, None) if name not in self._told and name[0] != "_" else None
+        if type(known) in (int, float, str) and known != value:
+            raise AttributeError(f"{name} = {known} is compiled into {type(self).__name__}")
+        super().__setattr__(name, value)
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Take one step.

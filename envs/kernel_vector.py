@@ -1,5 +1,6 @@
 """Many environments that are stepped in one call of their kernel."""
 
+from operator import index
 from typing import Any, ClassVar
 
 import numpy as np
@@ -98,10 +99,13 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         Raises:
             ValueError: the mask or the list of seeds does not fit the environments, or an
                 option is out of range.
+            ResetNeeded: the first reset is not for all.
         """
         options = dict(options or {})
         mask_N = self._mask(options.pop("reset_mask", np.ones(self.num_envs, np.bool_)))
         settings = self.alone.settings(options)
+        if not self._seeded and not mask_N.all():
+            raise ResetNeeded("the first reset is for all members")
         self._seed(seed, mask_N)
         observations_N_D = np.empty(self._shape_N_D, np.float32)
         world = (self.state_N_S, self.steps_N, self.over_N, self.rng_N_4)
@@ -161,10 +165,7 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
             ResetNeeded: `reset` was never called, or an episode is over under DISABLED.
         """
         actions_N_A = self._taken(actions)
-        if not self._seeded:
-            raise ResetNeeded("call reset() before step()")
-        if self._no_reset and self.over_N.any():
-            raise ResetNeeded("an episode is over: call reset(options={'reset_mask': mask}) first")
+        self.check_begun()
         return self.alone_class.kernel.step(
             self.state_N_S,
             self.steps_N,
@@ -180,6 +181,17 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
             self._same_step,
             self.settings,
         )
+
+    def check_begun(self) -> None:
+        """See whether the members can be stepped.
+
+        Raises:
+            ResetNeeded: `reset` was never called, or an episode is over under DISABLED.
+        """
+        if not self._seeded:
+            raise ResetNeeded("call reset() before step()")
+        if self._no_reset and self.over_N.any():
+            raise ResetNeeded("an episode is over: call reset(options={'reset_mask': mask}) first")
 
     def _taken(self, actions: Any) -> NDArray[np.float32]:
         """Return checked actions, shape (N, A); what is usual goes a shorter way."""
@@ -210,9 +222,11 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
     def _seed(self, seed: int | list[int | None] | None, mask_N: NDArray[np.bool_]) -> None:
         if isinstance(seed, int | np.integer):
             seed = [int(seed) + i for i in range(self.num_envs)]
-        if seed is not None and len(seed) != self.num_envs:
-            raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} environments")
-        given = {i: s for i, s in enumerate(seed or ()) if s is not None and mask_N[i]}
+        listed = () if seed is None else seed
+        seeds = [None if s is None else index(s) for s in listed]
+        if seed is not None and len(seeds) != self.num_envs:
+            raise ValueError(f"{len(seeds)} seeds were given for {self.num_envs} environments")
+        given = {i: s for i, s in enumerate(seeds) if s is not None and mask_N[i]}
         if not self._seeded and len(given) < self.num_envs:
             fresh = [np.random.Generator(np.random.PCG64()) for _ in range(self.num_envs)]
             self.rng_N_4[:] = states_from_generators(fresh)

@@ -11,6 +11,8 @@ the update is one compiled call, and so is a whole rollout where a kernel steps 
 
 import time
 import warnings
+from functools import wraps
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from stable_baselines3 import ppo
 from stable_baselines3.common import buffers
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -42,6 +45,8 @@ class PPO(ppo.PPO):
     `MultiDiscrete` or `Box` actions learn with Adam in compiled code. Whatever else there is
     runs SB3's own code, and a warning says once what and why.
 
+    `device="auto"` means the CPU for `MlpPolicy`, where SB3 would take a GPU if there is one.
+
     Random numbers come from NumPy's global generator, which `seed` seeds: the same seed gives
     the same weights, other ones than SB3's. Without a `rollout_buffer_class`, it is
     `palaestra.train.buffers.RolloutBuffer`.
@@ -52,6 +57,14 @@ class PPO(ppo.PPO):
 
     _learner: Learner | None = None
     _told: frozenset[str] = frozenset()
+
+    @wraps(ppo.PPO.__init__)  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        given = signature(ppo.PPO.__init__).bind(self, *args, **kwargs)
+        dense = given.arguments["policy"] in ("MlpPolicy", ActorCriticPolicy)
+        if dense and given.arguments.get("device", "auto") == "auto":
+            given.arguments["device"] = "cpu"
+        super().__init__(*given.args[1:], **given.kwargs)
 
     def _setup_model(self) -> None:
         chosen = self.rollout_buffer_class
@@ -73,7 +86,7 @@ class PPO(ppo.PPO):
         if learner is None:
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         if (
-            isinstance(env, KernelVecEnv)
+            type(env) is KernelVecEnv
             and _can_write_into(rollout_buffer, n_rollout_steps)
             and not watches_steps(callback)
         ):
@@ -90,7 +103,13 @@ class PPO(ppo.PPO):
         self._update_learning_rate(self.policy.optimizer)
         settings = self._settings()
         transitions = pack(self.rollout_buffer, self.policy)
-        epochs, stopped = learner.update(self.rollout_buffer, transitions, settings, self.n_epochs)
+        try:
+            epochs, stopped = learner.update(
+                self.rollout_buffer, transitions, settings, self.n_epochs
+            )
+        except NotCompiled as reason:
+            self._say(reason, "PPO's update")
+            return super().train()
         self._n_updates += len(epochs)
         if stopped and self.verbose >= 1:
             kl = epochs[-1][-1, KL]
@@ -111,14 +130,16 @@ class PPO(ppo.PPO):
                 check(buffer)
             return self._learner
         except NotCompiled as reason:
-            if str(reason) not in self._told:
-                self._told |= {str(reason)}
-                what = "PPO" if buffer is None else "PPO's update"
-                warnings.warn(
-                    f"{what} runs stable-baselines3's code, not compiled code: {reason}",
-                    stacklevel=4,
-                )
+            self._say(reason, "PPO" if buffer is None else "PPO's update")
             return None
+
+    def _say(self, reason: NotCompiled, what: str) -> None:
+        """Say once why something is left to stable-baselines3."""
+        if str(reason) not in self._told:
+            self._told |= {str(reason)}
+            warnings.warn(
+                f"{what} runs stable-baselines3's code, not compiled code: {reason}", stacklevel=5
+            )
 
     def _settings(self) -> Settings:
         (adam,) = self.policy.optimizer.param_groups
@@ -167,6 +188,7 @@ class PPO(ppo.PPO):
         assert isinstance(self._last_obs, np.ndarray), "No previous observation was provided"
         assert self._last_episode_starts is not None
         assert self.ep_info_buffer is not None
+        env.vector.check_begun()
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
         callback.on_rollout_start()
@@ -180,6 +202,11 @@ class PPO(ppo.PPO):
         )
         step = env.vector.kernel.step
         ended = learner.play(step, world, record, now, n_steps, float(self.gamma))
+        told_T_N = record.values_T_N + record.log_probs_T_N + record.actions_T_N_A.sum(axis=2)
+        spoilt_T = ~np.isfinite(told_T_N).all(axis=1)
+        if spoilt_T.any():
+            seen_N_D = record.observations_T_N_D[spoilt_T.argmax()]
+            learner.name_what_is_not_finite(seen_N_D.reshape(env.num_envs, -1))
         rollout_buffer.actions[:] = record.actions_T_N_A
         rollout_buffer.pos, rollout_buffer.full = n_steps, True
         self.num_timesteps += n_steps * env.num_envs

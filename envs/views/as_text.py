@@ -10,6 +10,9 @@ from ..speech import MAX_ACTION_LENGTH, harmless
 from ..text import FORMAT_REWARD, ParsedAction, text_spaces
 from .moves import answered, is_text, moves_of
 
+_LONGEST = 10_000
+"""Steps after which a world without an end is left to itself."""
+
 
 class AsText(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Show any environment as a dialogue, with the `info` that `TextEnv` describes.
@@ -18,8 +21,9 @@ class AsText(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     `instructions`, `describe(observation)`, and either `action_words` (a word for each of its
     `Discrete` actions) or `action_meaning` (what the number of its `Box` of one is). One word,
     or one number within the bounds, is a move; nine numbers evenly between them are its choices.
-    A message that is no move costs 0.1 and leaves the world as it was; the third in an episode
-    ends it.
+    A message that is no move costs 0.1 and leaves the world as it was. After the third of an
+    episode the world goes on to its end by itself, under the first of its choices, and what that
+    earns is in the reward: where every step costs, nothing is won by falling silent.
 
     Args:
         env: The environment.
@@ -109,9 +113,22 @@ class AsText(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def _not_understood(self) -> tuple[str, float, bool, bool, dict[str, Any]]:
         self._failures += 1
         over = self._failures >= self.max_format_failures
+        reward, terminated, info = self._let_go() if over else (0.0, False, {})
         expected = f"Not understood. Reply with {self._moves.form}. {self._seen}"
         self._exchanges.append({"role": "user", "content": expected})
-        return expected, FORMAT_REWARD, over, False, self._info({}, None, "format", over=over)
+        told = self._info(info, None, info.get("failure") or "format", over=over)
+        return expected, FORMAT_REWARD + reward, terminated, over and not terminated, told
+
+    def _let_go(self) -> tuple[float, bool, dict[str, Any]]:
+        """Play on with the first choice; return the rewards, whether the world ended, its info."""
+        move, total = self._moves.read(self._moves.choices[0]), 0.0
+        for _ in range(_LONGEST):
+            observation, reward, terminated, truncated, info = self.env.step(move)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        self._seen = self._describe(observation)
+        return total, terminated, info
 
     def _describe(self, observation: Any) -> str:
         return str(self.env.unwrapped.describe(observation))  # type: ignore[attr-defined]
@@ -122,7 +139,8 @@ class AsText(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._over = over
         del self._exchanges[: -(2 * self._history + 1)]
         threshold = self.spec.reward_threshold if self.spec else None
-        solved = over and threshold is not None and self._return >= threshold
+        ended = over and failure is None
+        solved = ended and threshold is not None and self._return >= threshold
         return {
             **info,
             "messages": [

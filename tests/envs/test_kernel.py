@@ -296,3 +296,35 @@ def test_the_oracle_solves_it(name: str, least: float, mean: float) -> None:
     got = returns(ours(name), 20)
     assert got.min() >= least
     assert got.mean() >= mean
+
+
+@pytest.mark.parametrize(
+    ("name", "constant"),
+    [("CartPole-v1", "gravity"), ("CartPole-v1", "kinematics_integrator"), ("Pendulum-v1", "m"),
+     ("Acrobot-v1", "LINK_MASS_1"), ("Acrobot-v1", "torque_noise_max"),
+     ("MountainCar-v0", "force")],
+)  # fmt: skip
+def test_a_constant_that_is_compiled_cannot_be_set(name: str, constant: str) -> None:
+    env = gymnasium.make(f"palaestra/{name}").unwrapped
+    value = getattr(env, constant)
+    setattr(env, constant, value)
+    with pytest.raises(AttributeError, match=f"{constant} = .* is compiled"):
+        setattr(env, constant, value + (1 if isinstance(value, int | float) else "?"))
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    assert getattr(env, constant) == value
+
+
+@each
+def test_seeds_may_come_in_an_array_and_are_whole_numbers(name: str) -> None:
+    vector = ours(name)
+    listed = vector.reset(seed=[5, 6, 7, 8])[0]
+    np.testing.assert_array_equal(vector.reset(seed=np.array([5, 6, 7, 8]))[0], listed)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        vector.reset(seed=[1.7, 2, 3, 4])  # type: ignore[list-item]
+
+
+@each
+def test_the_first_reset_is_for_all(name: str) -> None:
+    with pytest.raises(ResetNeeded, match="for all"):
+        ours(name).reset(seed=0, options={"reset_mask": np.array([True, False, True, True])})

@@ -1,6 +1,8 @@
 """The compiled PPO is stable-baselines3's PPO to its user."""
 
 import copy
+import inspect
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import stable_baselines3
 import torch
 from gymnasium import spaces
+from palaestra.train.buffers import RolloutBuffer
 from palaestra.train.kernel_vec_env import KernelVecEnv
 from palaestra.train.ppo import PPO
 from stable_baselines3.common import buffers
@@ -210,6 +213,13 @@ def test_parameters_that_are_set_are_learned_from() -> None:
     assert torch.equal(weights(first), weights(second))
 
 
+def test_a_dense_network_stays_on_the_cpu_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert inspect.signature(PPO) == inspect.signature(stable_baselines3.PPO)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert PPO("MlpPolicy", kernels(), n_steps=32).device.type == "cpu"
+    assert PPO("MlpPolicy", kernels(), n_steps=32, device="meta").device.type == "meta"
+
+
 def test_a_seed_is_a_training() -> None:
     one, same, other = (
         PPO("MlpPolicy", kernels(), **(SMALL | {"seed": seed})).learn(256) for seed in (0, 0, 1)
@@ -224,6 +234,120 @@ def test_what_is_left_to_sb3_is_said_once() -> None:
         model.learn(384)
     assert len([w for w in said if "compiled" in str(w.message)]) == 1
     assert model._n_updates == 9
+
+
+def test_environments_that_were_never_reset_are_not_played() -> None:
+    model = PPO("MlpPolicy", kernels(), **SMALL).learn(128)
+    model.set_env(kernels(), force_reset=False)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        model.learn(128, reset_num_timesteps=False)
+
+
+def frozen(model: PPO) -> None:
+    model.policy.action_net.weight.requires_grad = False
+
+
+def amsgrad(model: PPO) -> None:
+    model.policy.optimizer.param_groups[0]["amsgrad"] = True
+    model.policy.optimizer.state.clear()
+
+
+def hooked(model: PPO) -> None:
+    model.policy.action_net.weight.register_hook(lambda gradient: 0 * gradient)
+
+
+def listened(model: PPO) -> None:
+    model.policy.action_net.register_forward_hook(lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [(frozen, "frozen"), (amsgrad, "amsgrad"), (hooked, "hooks"), (listened, "hooks")],
+)
+def test_what_changes_between_two_trainings_is_heeded(change: Any, why: str) -> None:
+    model = PPO("MlpPolicy", kernels(), **SMALL).learn(128)
+    change(model)
+    before = model.policy.action_net.weight.clone()
+    with pytest.warns(UserWarning, match=why):
+        model.learn(128, reset_num_timesteps=False)
+    assert change is not frozen or torch.equal(model.policy.action_net.weight, before)
+
+
+def test_what_was_frozen_for_a_while_learns_again() -> None:
+    model = PPO("MlpPolicy", kernels(), **SMALL).learn(128)
+    frozen(model)
+    with pytest.warns(UserWarning, match="frozen"):
+        model.learn(128, reset_num_timesteps=False)
+    weight = model.policy.action_net.weight
+    weight.requires_grad = True
+    before = weight.clone()
+    with pytest.warns(UserWarning, match="more often"):
+        model.learn(128, reset_num_timesteps=False)
+    assert not torch.equal(weight, before)
+
+
+class Pays(KernelVecEnv):
+    def step(self, actions: Any) -> Any:
+        observations, rewards, dones, infos = super().step(actions)
+        return observations, rewards - 8, dones, infos
+
+
+def test_what_a_subclass_does_at_each_step_is_done() -> None:
+    model = PPO("MlpPolicy", Pays(kernels().vector), **SMALL).learn(128)
+    assert model.rollout_buffer.rewards.max() == -7
+
+
+class Reads(Quiet):
+    def _on_rollout_end(self) -> None:
+        self.calls.append(len(self.locals["infos"]))
+
+
+def test_a_callback_that_reads_the_last_step_finds_it() -> None:
+    callback = Reads()
+    PPO("MlpPolicy", kernels(), **SMALL).learn(128, callback)
+    assert 4 in callback.calls
+
+
+class Copies(Watch):
+    """Copy and pickle the policy in the middle of a rollout."""
+
+    def _on_step(self) -> bool:
+        self.copies = (
+            copy.deepcopy(self.model.policy),
+            pickle.loads(pickle.dumps(self.model.policy)),
+        )
+        return True
+
+
+def test_a_copy_of_the_policy_is_on_its_own() -> None:
+    callback = Copies()
+    model = PPO("MlpPolicy", kernels(), **SMALL).learn(128, callback)
+    seen = torch.ones(3, 4)
+    for other in callback.copies:
+        with torch.no_grad():
+            for p in other.parameters():
+                p.zero_()
+            assert not other.predict_values(seen).any()
+            assert not other.forward(seen)[1].any()
+    with torch.no_grad():
+        assert model.policy.predict_values(seen).any()
+
+
+@pytest.mark.parametrize("kind", [RolloutBuffer, buffers.RolloutBuffer])
+def test_nothing_is_learned_from_an_empty_buffer(kind: type[buffers.RolloutBuffer]) -> None:
+    model = PPO("MlpPolicy", kernels(), rollout_buffer_class=kind, **SMALL)
+    model._setup_learn(10)
+    with pytest.raises(ValueError, match="not full"):
+        model.train()
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])
+def test_a_policy_that_is_no_number_is_named_in_a_fused_rollout(name: str) -> None:
+    model = PPO("MlpPolicy", kernels(name), **SMALL).learn(128)
+    with torch.no_grad():
+        model.policy.action_net.weight[0, 0] = np.nan
+    with pytest.raises(ValueError, match="training diverged"):
+        model.learn(128, reset_num_timesteps=False)
 
 
 def test_normalised_observations_are_played_and_learned_from() -> None:

@@ -46,6 +46,9 @@ def _watches(callback: BaseCallback) -> bool:
         return True
     if kind is ConvertCallback:
         return callback.callback is not None  # type: ignore[attr-defined]
+    code = getattr(kind._on_rollout_end, "__code__", None)
+    if code is None or "locals" in code.co_names:  # it may read what only steps say
+        return True
     on_step = kind._on_step
     quiet = (CallbackList._on_step, MaskInfra._on_step)
     return "_on_step" in vars(callback) or not (on_step in quiet or _returns_true(on_step))

@@ -1,7 +1,9 @@
 """A policy of stable-baselines3 that acts and learns in compiled code."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from ...errors import UserError
 from .network import Floats
 from .parameters import SharedParameters
 from .rollout import Now, Record, World, act, collect, evaluate, work_size
-from .structure import read
+from .structure import has_hooks, read
 from .transitions import NO_MASKS, inputs_of, order_of
 from .update import DONE, NOT_FINITE, Settings, Transitions, allocate, run_epoch
 
@@ -33,7 +35,8 @@ class Learner:
         self.policy = policy
         self.network = read(policy)
         self._shared = SharedParameters(list(policy.parameters()), policy.optimizer)
-        self._optimizer, self._parts = policy.optimizer, self._read_parts()
+        self._optimizer = policy.optimizer
+        self._parts = self._read_parts()
 
     def fits(self, policy: ActorCriticPolicy) -> bool:
         """Whether a policy is still the one that was read; its tensors may be others."""
@@ -49,19 +52,8 @@ class Learner:
         """Let the policy act compiled, where no gradient is asked for."""
         policy: Any = self.policy
         self.link()
-        torch_forward, torch_values = policy.forward, policy.predict_values
-
-        def forward(obs: torch.Tensor, deterministic: bool = False) -> Any:
-            if deterministic or torch.is_grad_enabled():
-                return torch_forward(obs, deterministic)
-            return self._forward(obs)
-
-        def predict_values(obs: torch.Tensor) -> Any:
-            if torch.is_grad_enabled():
-                return torch_values(obs)
-            return torch.from_numpy(self._values(obs))[:, None]
-
-        policy.forward, policy.predict_values = forward, predict_values
+        policy.forward = _Stand(policy, "forward", self._act)
+        policy.predict_values = _Stand(policy, "predict_values", self._evaluate)
         try:
             yield
         finally:
@@ -95,6 +87,7 @@ class Learner:
             stopped early.
 
         Raises:
+            NotCompiled: Adam has taken another number of steps for some parameters.
             UserError: a gradient is not finite.
         """
         self.link()
@@ -120,6 +113,16 @@ class Learner:
             )
         return statistics, ending != DONE
 
+    def _act(self, obs: torch.Tensor, deterministic: bool = False) -> Any:
+        if deterministic or torch.is_grad_enabled():
+            return type(self.policy).forward(self.policy, obs, deterministic)
+        return self._forward(obs)
+
+    def _evaluate(self, obs: torch.Tensor) -> Any:
+        if torch.is_grad_enabled():
+            return type(self.policy).predict_values(self.policy, obs)
+        return torch.from_numpy(self._values(obs))[:, None]
+
     def _forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         inputs_N_D = inputs_of(obs.numpy(), self.policy)
         count = len(inputs_N_D)
@@ -131,7 +134,7 @@ class Learner:
             self._work(count), actions_N_A, values_N, log_probs_N,
         )  # fmt: skip
         if not np.isfinite(values_N + log_probs_N).all():
-            self._name_what_is_not_finite(inputs_N_D)
+            self.name_what_is_not_finite(inputs_N_D)
         discrete = self.network.log_std < 0
         chosen = actions_N_A.astype(np.int64) if discrete else actions_N_A
         actions = torch.from_numpy(chosen.reshape(-1, *(self.policy.action_space.shape or ())))
@@ -143,7 +146,7 @@ class Learner:
         work = self._work(len(inputs_N_D))
         evaluate(self.network, self._shared.values, inputs_N_D, work, values_N)
         if not np.isfinite(values_N).all():
-            self._name_what_is_not_finite(inputs_N_D)
+            self.name_what_is_not_finite(inputs_N_D)
         return values_N
 
     def _work(self, rows: int) -> Floats:
@@ -158,12 +161,45 @@ class Learner:
             draws = np.random.random((steps, count, len(self.network.choices_A)))  # noqa: NPY002
         return draws.astype(np.float32)
 
-    def _name_what_is_not_finite(self, inputs_N_D: Floats) -> None:
+    def name_what_is_not_finite(self, inputs_N_D: Floats) -> None:
+        """Say why values or log-probabilities of observations are not finite.
+
+        Raises:
+            UserError: an observation is not, or the policy is not.
+        """
         for n in np.flatnonzero(~np.isfinite(inputs_N_D).all(axis=1)):
             raise UserError(f"the observation of environment {n} is {inputs_N_D[n]}")
         raise UserError("the policy's parameters or its outputs are not finite: training diverged")
 
-    def _read_parts(self) -> list[int]:
-        """Return what tells whether the policy has been taken apart."""
-        modules = [id(module) for module in self.policy.modules()]
-        return [*modules, *(id(p) for p in self.policy.parameters())]
+    def _read_parts(self) -> list[Any]:
+        """Return what tells whether the policy has been taken apart, or is to be used otherwise."""
+        modules = [(id(m), has_hooks(m)) for m in self.policy.modules()]
+        parameters = [
+            (id(p), p.dtype, p.requires_grad, bool(p._backward_hooks))
+            for p in self.policy.parameters()
+        ]
+        groups = [
+            {k: v for k, v in group.items() if k not in ("params", "lr")}
+            for group in self._optimizer.param_groups
+        ]
+        return [modules, parameters, groups]
+
+
+class _Stand:
+    """Stand in a policy for one of its methods; a copy of the policy gets the method itself."""
+
+    def __init__(self, policy: ActorCriticPolicy, name: str, does: Callable[..., Any]) -> None:
+        self._policy, self._name, self._does = policy, name, does
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._does(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return _method(copy.deepcopy(self._policy, memo), self._name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _method, (self._policy, self._name)
+
+
+def _method(policy: ActorCriticPolicy, name: str) -> Any:
+    return MethodType(getattr(type(policy), name), policy)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .structure import places
+from .structure import NotCompiled, places
 from .update import Adam
 
 
@@ -50,12 +50,12 @@ class SharedParameters:
         """Do the same for Adam's state and the gradients, and return the steps Adam has taken.
 
         Raises:
-            ValueError: Adam has taken another number of steps for some parameters.
+            NotCompiled: Adam has taken another number of steps for some parameters.
         """
         state: Any = self._optimizer.state
         counts = {float(state[p]["step"]) if state.get(p) else 0.0 for p in self._parameters}
         if len(counts) > 1:
-            raise ValueError("its optimiser has updated some parameters more often than others")
+            raise NotCompiled("the optimiser has updated some parameters more often than others")
         (steps,) = counts
         self._steps.fill_(steps)
         views = zip(self._means[1], self._squares[1], self._gradient[1], strict=True)

@@ -43,6 +43,15 @@ def read(policy: ActorCriticPolicy) -> Network:
     return Network(actor_L_5, critic_L_5, _choices(policy.action_space), log_std)
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Tell whether somebody listens to a module."""
+    return any(
+        hooks
+        for name, hooks in vars(module).items()
+        if name.endswith(("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"))
+    ) or bool(module._backward_pre_hooks)
+
+
 def places(parameters: Sequence[nn.Parameter]) -> list[int]:
     """Return where each parameter begins in the flat array, and then the length of that.
 
@@ -68,7 +77,11 @@ def _check_policy(policy: ActorCriticPolicy) -> None:
             raise NotCompiled(f"features come from {type(extractor).__name__}")
     if type(policy.mlp_extractor) is not MlpExtractor:
         raise NotCompiled(f"hidden layers are {type(policy.mlp_extractor).__name__}")
+    if any(has_hooks(module) for module in policy.modules()):
+        raise NotCompiled("a module of the policy has hooks")
     for parameter in policy.parameters():
+        if parameter._backward_hooks:
+            raise NotCompiled("a parameter has hooks")
         if parameter.dtype is not torch.float32 or not parameter.requires_grad:
             raise NotCompiled("a parameter is frozen, or not float32")
 

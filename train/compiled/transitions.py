@@ -10,6 +10,7 @@ from stable_baselines3.common import buffers
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
 
+from ...errors import UserError
 from ..buffers import RolloutBuffer
 from ..minibatches import shuffled
 from ..storing import check_finite
@@ -22,11 +23,14 @@ NO_MASKS = np.empty((0, 0), np.float32)
 
 
 def check(buffer: buffers.RolloutBuffer) -> None:
-    """See whether a buffer's minibatches are what its arrays say.
+    """See whether a buffer is full and its minibatches are what its arrays say.
 
     Raises:
+        UserError: it is not full.
         NotCompiled: it makes them in a way of its own.
     """
+    if not buffer.full:
+        raise UserError("the rollout buffer is not full: collect a rollout before train()")
     if type(buffer).get not in (buffers.RolloutBuffer.get, RolloutBuffer.get):
         raise NotCompiled(f"{type(buffer).__name__} makes minibatches in its own way")
 

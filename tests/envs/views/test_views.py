@@ -215,17 +215,34 @@ def test_what_is_no_move_leaves_the_world_as_it_was(message: str) -> None:
         assert env.step(move)[:4] == twin.step(move)[:4]
 
 
-def test_the_third_message_that_is_no_move_ends_the_episode() -> None:
-    env = make(CARTPOLE, "text")
-    env.reset(seed=0)
-    env.step("up")
-    env.step("left")
-    assert env.step("down")[2] is False
-    _, reward, terminated, truncated, info = env.step("stay")
-    assert (reward, terminated, truncated) == (-0.1, True, False)
+@pytest.mark.parametrize("name", ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1"])
+def test_after_the_third_message_that_is_no_move_the_world_goes_on_by_itself(name: str) -> None:
+    env, plain = (make(f"palaestra/{name}", "text") for _ in range(2))
+    _, info = env.reset(seed=0)
+    plain.reset(seed=0)
+    first = info["choices"][0]
+    for message in ("???", first, "!!!"):
+        assert env.step(message)[2:4] == (False, False)
+    said, reward, *ended, info = env.step("...")
+    plain.step(first)
+    expected, ends = -0.1, [False, False]
+    while not any(ends):
+        seen, earned, *ends, _ = plain.step(first)
+        expected += earned
+    assert (reward, ended) == (pytest.approx(expected), ends)
+    assert seen in said
     assert (info["failure"], info["choices"], info["success"]) == ("format", (), False)
     env.reset()
-    assert env.step("up")[2] is False
+    assert env.step("???")[2] is False
+
+
+@pytest.mark.parametrize("name", ["Acrobot-v1", "MountainCar-v0"])
+def test_nonsense_is_no_success_where_every_step_costs(name: str) -> None:
+    env = make(f"palaestra/{name}", "text")
+    env.reset(seed=0)
+    rewards = [env.step("banana") for _ in range(3)]
+    assert sum(float(r) for _, r, *_ in rewards) < -190
+    assert not rewards[-1][4]["success"]
 
 
 PENDULUM = "palaestra/Pendulum-v1"
