@@ -10,6 +10,8 @@ Source: NumPy's `loops_trigonometric.dispatch.cpp`.
 import numpy as np
 from numba import njit
 
+from . import fresh  # noqa: F401
+
 _f4 = np.float32
 _hex = float.fromhex
 _TWO_OVER_PI, _ROUNDING = _f4(_hex("0x1.45f306p-1")), _f4(_hex("0x1.8p+23"))

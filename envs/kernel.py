@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from numba import njit, types
 
+from . import fresh  # noqa: F401
+
 _MATRIX, _FLAGS = types.float32[:, ::1], types.boolean[::1]
 STEP = types.int64(
     types.float64[:, ::1],  # state_N_S

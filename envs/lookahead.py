@@ -3,6 +3,8 @@
 import numpy as np
 from numba import njit
 
+from . import fresh  # noqa: F401
+
 
 @njit(error_model="numpy", inline="always")
 def first_of_shortest_plan(  # type: ignore[no-untyped-def]

@@ -9,7 +9,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Collection
-from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, InvalidOperation, localcontext
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -108,10 +108,8 @@ def folded(text: str) -> str:
 
 
 def _decimal(text: str) -> Decimal | None:
-    try:
-        value = Decimal(_plain(text))
-    except InvalidOperation:
-        return None
+    # In a context of its own, which traps nothing: that of the thread would note every failure.
+    value = Decimal(_plain(text), _EXACT)
     return value if value.is_finite() else None
 
 

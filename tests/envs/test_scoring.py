@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from decimal import localcontext
 
 import pytest
 from hypothesis import given, settings
@@ -246,6 +247,17 @@ def assert_quick(score: Callable[[], float]) -> None:
         if taken[-1] < 0.1:
             return
     raise AssertionError(f"took {min(taken):.2f} s")
+
+
+@pytest.mark.parametrize("answer", ["word", "1/3", "1e999999999999999999999", "nan", "snan"])
+def test_the_decimals_of_the_thread_are_left_alone(answer: str) -> None:
+    with localcontext() as context:
+        context.clear_flags()
+        before = repr(context)
+        for truth in ("3", "0.1", "word"):
+            is_same(answer, truth)
+        numeric(answer, 3)
+        assert repr(context) == before
 
 
 def test_playing_loads_neither_numba_nor_sacrebleu() -> None:

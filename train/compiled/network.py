@@ -14,6 +14,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ...envs import fresh  # noqa: F401
+
 INPUTS, OUTPUTS, WEIGHT, BIAS, ACTIVATION = range(5)
 """Columns of a table of layers."""
 LINEAR, TANH, RELU = range(3)

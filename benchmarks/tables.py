@@ -1,0 +1,81 @@
+"""Write `docs/benchmarks.md` from the results that were measured last.
+
+    palaestra bench --json benchmarks/results && python benchmarks/tables.py
+
+A ratio says how many times as fast ours is as the peer in the same line, or row.
+"""
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(page(RESULTS))
+
+
+def page(results: Path) -> str:
+    """Return the page of the result files in a folder."""
+    parts = ["# Benchmarks", _head(__doc__).rpartition("\n\n")[2]]
+    for path in sorted(results.glob("*.json")):
+        found = json.loads(path.read_text())
+        document = _head(
+            ast.get_docstring(ast.parse((HERE / path.with_suffix(".py").name).read_text()))
+        )
+        parts += [f"## {path.stem}", document, _measured(found["machine"])]
+        parts.append(
+            _crossed(found["results"]) if path.stem == "text" else _lines(found["results"])
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(document: str | None) -> str:
+    """Return a docstring without the command in it."""
+    paragraphs = (document or "").strip().split("\n\n")
+    return "\n\n".join(p for p in paragraphs if not p.startswith("    "))
+
+
+def _measured(machine: dict[str, Any]) -> str:
+    versions = machine.get("versions", machine.get("with", {}))
+    names = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"Measured on {machine['machine']}, with {names}."
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    """Return a table with a line for each peer."""
+    table = ["| what | peer | ratio | ours, a second | theirs |", "|---|---|---:|---:|---:|"]
+    ours: dict[str, Any] = {}
+    for row in rows:
+        if row["ratio"] == 1:
+            ours = row
+            continue
+        speeds = " | ".join(f"{r['per_second']:,.0f} {r['unit']}" for r in (ours, row))
+        table.append(f"| {row['what']} | {row['contestant']} | {row['ratio']:.1f}x | {speeds} |")
+    return "\n".join(table)
+
+
+def _crossed(rows: list[dict[str, Any]]) -> str:
+    """Return a table with a column for each way to step N environments."""
+    mine = [row for row in rows if row["contestant"].startswith("palaestra")]
+    columns = list(dict.fromkeys((row["mode"], row["n"]) for row in mine))
+    names = [f"{mode}, N={n}" if n > 1 else mode for mode, n in columns]
+    table = [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(columns)]
+    of = {(row["contestant"], row["mode"], row["n"]): row for row in mine}
+    for who in dict.fromkeys(row["contestant"] for row in mine):
+        cells = [of[who, mode, n] for mode, n in columns]
+        for peer in cells[0]["over"]:
+            ratios = " | ".join(f"{cell['over'][peer]:.2f}x" for cell in cells)
+            table.append(f"| {who} over {peer} | {ratios} |")
+        speeds = " | ".join(f"{cell['steps_per_second']:,.0f}" for cell in cells)
+        table.append(f"| {who}, steps a second | {speeds} |")
+    return "\n".join(table)
+
+
+if __name__ == "__main__":
+    main()
