@@ -23,6 +23,11 @@ from palaestra.envs.reasoning import Reasoning
 from palaestra.envs.speech import CHARSET, MAX_OBSERVATION_LENGTH
 from palaestra.errors import UserError
 
+each_name = pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.learning] if n in SLOW else []) for n in NAMES],
+)
+"""The slow ones are looked at where there is time."""
 CASES = [(name, None) for name in NAMES] + [(name, "hard") for name in HARD]
 LONGEST = 4096
 HOSTILE = (
@@ -153,7 +158,7 @@ def test_one_choice_is_right_and_only_that(name: str, level: str | None) -> None
         assert right == [env.solution()]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_name
 def test_only_the_seed_decides(name: str) -> None:
     """Neither are the global generators read, nor are they or the decimals touched."""
     seen = []
@@ -173,7 +178,7 @@ def global_state() -> tuple[object, ...]:
     return random.getstate(), str(numpy_state), repr(getcontext())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_name
 def test_the_splits_share_no_question(name: str) -> None:
     questions: dict[str, set[str]] = {}
     for split in Reasoning.splits:
@@ -201,7 +206,7 @@ def siblings(env: Reasoning, seed: int) -> Iterator[Plan]:
     yield from env._siblings()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_name
 def test_no_hostile_answer_is_right_or_slow_or_run(name: str, tmp_path: Path) -> None:
     generator, env = Generator(name), Reasoning(name)
     question, _ = env.reset(seed=1)
