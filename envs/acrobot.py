@@ -170,6 +170,7 @@ class Acrobot(KernelEnv, AcrobotEnv):
     action_words = ("clockwise", "none", "counterclockwise")
     """The name of each action."""
     kernel = Kernel(_step, _reset, state_size=5)
+    adjustable = frozenset({"book_or_nips", "dt"})
 
     def settings(self, options: dict[str, Any] | None = None) -> NDArray[np.float64]:
         """Return the bounds of the first state, whose equations hold, and the step's length."""

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from .kernel import Kernel
 
+_NO_CONSTANTS = frozenset({"last_u", "render_mode", "steps_beyond_terminated"})
+"""Attributes that change in an episode, or show it."""
 _NEVER = np.iinfo(np.int32).max
 
 
@@ -20,17 +22,18 @@ class KernelEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
     It stands before the class of Gymnasium from which the environment inherits its spaces, its
     reset and its renderer. `state` is what Gymnasium's would be, and may be set. The constants
-    of the world, such as `gravity`, are part of the compiled code: to set another value is an
-    AttributeError. Actions are taken as float32.
+    of the world, such as `gravity`, are part of the compiled code, but for those in `adjustable`:
+    to set another value is an AttributeError. Actions are taken as float32.
     """
 
     kernel: ClassVar[Kernel]
     state: Any = None
-    _told = frozenset({"last_u", "render_mode", "steps_beyond_terminated"})
-    """Attributes that are numbers or names, and no constants."""
+    adjustable: ClassVar[frozenset[str]] = frozenset()
+    """Constants that the kernel is told at each step."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        known = getattr(self, name, None) if name not in self._told and name[0] != "_" else None
+        free = name[0] == "_" or name in _NO_CONSTANTS or name in self.adjustable
+        known = None if free else getattr(self, name, None)
         if type(known) in (int, float, str) and known != value:
             raise AttributeError(f"{name} = {known} is compiled into {type(self).__name__}")
         super().__setattr__(name, value)

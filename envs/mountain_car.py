@@ -118,6 +118,7 @@ class MountainCar(KernelEnv, MountainCarEnv):
     action_words = ("left", "roll", "right")
     """The name of each action."""
     kernel = Kernel(_step, _reset, state_size=2)
+    adjustable = frozenset({"goal_velocity"})
 
     def settings(self, options: dict[str, Any] | None = None) -> NDArray[np.float64]:
         """Return the bounds of the first position, and the speed that the goal asks for."""

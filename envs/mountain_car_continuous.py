@@ -133,6 +133,7 @@ class MountainCarContinuous(KernelEnv, Continuous_MountainCarEnv):
     action_meaning = "the push, positive to the right"
     """What the number of an action is."""
     kernel = Kernel(_step, _reset, state_size=3)
+    adjustable = frozenset({"goal_velocity"})
 
     def settings(self, options: dict[str, Any] | None = None) -> NDArray[np.float64]:
         """Return the bounds of the first position, and the speed that the goal asks for."""

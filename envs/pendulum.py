@@ -106,6 +106,7 @@ class Pendulum(KernelEnv, PendulumEnv):
     action_meaning = "the torque in N m, positive counterclockwise"
     """What the number of an action is."""
     kernel = Kernel(_step, _reset, state_size=2)
+    adjustable = frozenset({"g"})
 
     def settings(self, options: dict[str, Any] | None = None) -> NDArray[np.float64]:
         """Return the bounds of the first angle and speed, and gravity.
