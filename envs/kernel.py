@@ -4,6 +4,10 @@ An environment's file compiles three small functions (`_restart`, `_advance`, `_
 `step` and one `reset`, its `Kernel`. `KernelEnv` plays it alone, `KernelVector` as a vector, and
 `palaestra.train.kernel_vec_env` shows the vector to stable-baselines3; so all of them step by the
 same machine code.
+
+`step` and `reset` are written out in every environment's file and not made here by one function
+of the three: Numba cannot find again in its cache what closes over compiled functions, and every
+process would compile anew.
 """
 
 from collections.abc import Callable

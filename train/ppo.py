@@ -26,7 +26,6 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
-from .advantages import estimate_advantages
 from .buffers import DictRolloutBuffer, RolloutBuffer
 from .compiled.callbacks import count_steps, watches_steps
 from .compiled.learner import Learner
@@ -35,7 +34,6 @@ from .compiled.structure import NotCompiled
 from .compiled.transitions import check, pack
 from .compiled.update import CLIPPED, ENTROPY, KL, LOSS, POLICY, VALUE, Settings
 from .kernel_vec_env import KernelVecEnv
-from .storing import check_finite
 
 
 class PPO(ppo.PPO):
@@ -214,7 +212,7 @@ class PPO(ppo.PPO):
         self._last_obs = new_obs = now.observations_N_D
         self._last_episode_starts = dones = now.starts_N
         values = torch.from_numpy(now.values_N)[:, None]
-        _estimate(rollout_buffer, values, dones)
+        rollout_buffer.compute_returns_and_advantage(values, dones)
         count_steps(callback, n_steps)
         rewards, actions = rollout_buffer.rewards[-1], rollout_buffer.actions[-1]
         callback.update_locals(
@@ -263,21 +261,3 @@ def _ended(env: KernelVecEnv, ended_E_2: NDArray[np.float64], count: int) -> lis
     passed = round(time.time() - env.began, 6)
     rows = [ended_E_2[e % len(ended_E_2)] for e in range(max(count - len(ended_E_2), 0), count)]
     return [{"r": round(float(r), 6), "l": int(length), "t": passed} for r, length in rows]
-
-
-def _estimate(
-    buffer: buffers.RolloutBuffer, last_values: torch.Tensor, dones_N: NDArray[np.bool_]
-) -> None:
-    """Compute the advantages, compiled for SB3's own buffer, too."""
-    if isinstance(buffer, RolloutBuffer):
-        buffer.compute_returns_and_advantage(last_values, dones_N)
-        return
-    finite = estimate_advantages(
-        buffer.rewards, buffer.values, buffer.episode_starts, last_values.numpy().ravel(),
-        dones_N.astype(np.float32), float(buffer.gamma), float(buffer.gae_lambda),
-        buffer.advantages, buffer.returns,
-    )  # fmt: skip
-    if not finite:
-        valid = np.ones(buffer.values.shape, bool)
-        for name in ("observations", "values", "rewards"):
-            check_finite(name.removesuffix("s"), getattr(buffer, name), valid)

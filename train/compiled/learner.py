@@ -100,7 +100,7 @@ class Learner:
             while len(statistics) < epochs and ending == DONE:
                 found_B_6 = np.empty((-(-count // settings.batch_size), 6))
                 steps, seen, ending = run_epoch(
-                    self.network, self._shared.values, self._shared.adam, steps, transitions,
+                    self.network, values, self._shared.adam, steps, transitions,
                     order_of(buffer, count), settings, found_B_6, work,
                 )  # fmt: skip
                 statistics.append(found_B_6[:seen])
@@ -116,14 +116,6 @@ class Learner:
     def _act(self, obs: torch.Tensor, deterministic: bool = False) -> Any:
         if deterministic or torch.is_grad_enabled():
             return type(self.policy).forward(self.policy, obs, deterministic)
-        return self._forward(obs)
-
-    def _evaluate(self, obs: torch.Tensor) -> Any:
-        if torch.is_grad_enabled():
-            return type(self.policy).predict_values(self.policy, obs)
-        return torch.from_numpy(self._values(obs))[:, None]
-
-    def _forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         inputs_N_D = inputs_of(obs.numpy(), self.policy)
         count = len(inputs_N_D)
         draws_N_A = self._draw(1, count)[0]
@@ -140,14 +132,16 @@ class Learner:
         actions = torch.from_numpy(chosen.reshape(-1, *(self.policy.action_space.shape or ())))
         return actions, torch.from_numpy(values_N)[:, None], torch.from_numpy(log_probs_N)
 
-    def _values(self, obs: torch.Tensor) -> Floats:
+    def _evaluate(self, obs: torch.Tensor) -> Any:
+        if torch.is_grad_enabled():
+            return type(self.policy).predict_values(self.policy, obs)
         inputs_N_D = inputs_of(obs.numpy(), self.policy)
         values_N = np.empty(len(inputs_N_D), np.float32)
         work = self._work(len(inputs_N_D))
         evaluate(self.network, self._shared.values, inputs_N_D, work, values_N)
         if not np.isfinite(values_N).all():
             self.name_what_is_not_finite(inputs_N_D)
-        return values_N
+        return torch.from_numpy(values_N)[:, None]
 
     def _work(self, rows: int) -> Floats:
         return np.empty(work_size(self.network, rows), np.float32)
