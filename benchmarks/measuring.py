@@ -86,7 +86,7 @@ def compared(
 def report(rows: Sequence[Row], path: Path | None) -> None:
     """Print a table, ratios first, and write it with the machine and the versions if asked."""
     found = machine()
-    print("\n".join(f"{key}: {value}" for key, value in found.items()), end="\n\n")
+    print(heading(found))
     wide = max(len(row["what"]) for row in rows)
     print(f"{'ours is':>8}  {'what':{wide}}  {'contestant':34}{'per second':>14}")
     for row in rows:
@@ -96,6 +96,11 @@ def report(rows: Sequence[Row], path: Path | None) -> None:
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"machine": found, "results": list(rows)}, indent=2) + "\n")
+
+
+def heading(found: dict[str, Any]) -> str:
+    """Write what stands above a table: on what it was measured."""
+    return "\n".join(f"{key}: {value}" for key, value in found.items()) + "\n"
 
 
 def machine() -> dict[str, Any]:

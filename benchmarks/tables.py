@@ -42,8 +42,7 @@ def _head(document: str | None) -> str:
 
 
 def _measured(machine: dict[str, Any]) -> str:
-    versions = machine.get("versions", machine.get("with", {}))
-    names = ", ".join(f"{name} {version}" for name, version in versions.items())
+    names = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return f"Measured on {machine['machine']}, with {names}."
 
 

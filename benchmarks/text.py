@@ -18,7 +18,6 @@ repeated, so that nothing can be remembered about it.
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,8 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from measuring import options, processor
-from palaestra.train.records import commit, versions
+from measuring import heading, machine, options
 
 GEM = "gem-llm==0.1.0"
 HERE = Path(__file__).parent
@@ -78,15 +76,16 @@ def main() -> None:
     results = []
     with ExitStack() as stack:
         sides = {c: stack.enter_context(Side(c, gem)) for c in CONTESTANTS}
-        machine = describe(sides)
-        print("\n".join(f"{key}: {value}" for key, value in machine.items()), end="\n\n")
+        [theirs, *_] = [side for c, side in sides.items() if not c.ours]
+        found = machine() | {"gem-llm": theirs.ask(versions=["gem-llm", "numpy"])}
+        print(heading(found))
         print(TITLES)
         for mode, n in COLUMNS:
             for row in measure(sides, mode, n, chosen.rounds):
                 results.append(row)
                 print(line(row), flush=True)
     if chosen.json:
-        chosen.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2))
+        chosen.json.write_text(json.dumps({"machine": found, "results": results}, indent=2))
 
 
 def measure(
@@ -193,19 +192,6 @@ def gem_interpreter() -> Path:
         subprocess.run([python, "-m", "pip", "install", "--quiet", GEM], check=True)
         stamp.touch()
     return python
-
-
-def describe(sides: dict[Contestant, Side]) -> dict[str, Any]:
-    """Return what was measured, and on what."""
-    [theirs, *_] = [side for c, side in sides.items() if not c.ours]
-    return {
-        "machine": f"{processor()}, {len(os.sched_getaffinity(0))} cores",
-        "system": platform.platform(),
-        "load": ", ".join(f"{load:.1f}" for load in os.getloadavg()) + " before the first round",
-        "palaestra": f"{versions()['palaestra']}, commit {commit()}",
-        "with": {key: versions()[key] for key in ("python", "gymnasium", "numpy")},
-        "gem-llm": theirs.ask(versions=["gem-llm", "numpy"]),
-    }
 
 
 if __name__ == "__main__":
