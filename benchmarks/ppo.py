@@ -3,8 +3,8 @@
     palaestra bench ppo --json ppo.json
 
 Ours plays in a `KernelVecEnv`, SB3's in what its own `make_vec_env` makes of Gymnasium's
-environments. A round is so many steps of training of a model that is there already; that each
-learns as well as the other is measured elsewhere.
+environments. A round is so many steps of training of a model that is there already; how well
+each learns is not measured here.
 """
 
 from typing import Any
