@@ -42,7 +42,8 @@ class Decoder:
 
     Args:
         model: A model that `fits`, whose attention is computed here from now on.
-        memory: Most tokens of which keys and values are remembered; the oldest rows go first.
+        memory: Most tokens of which keys and values are remembered beside those of the newest
+            batch, which are all; the oldest rows go first.
     """
 
     def __init__(self, model: PreTrainedModel, memory: int = 16_384) -> None:
@@ -72,13 +73,11 @@ class Decoder:
         """
         self._read_prefix(list(prefix))
         recalled = [self._recall(list(tail)) for tail in tails]
-        pasts = [past for _, past in recalled]
-        new = [list(tail[past.length :]) for tail, past in zip(tails, pasts, strict=True)]
-        rows = _Rows(self._model, pasts, max(map(len, new)) + max_new_tokens - 1)
-        logits_AV = self._forward(new, rows)
         # What is remembered of a row at its end says what was recalled of it, too.
         used = {place for place, past in recalled if past.ids}
         self._pasts = deque(past for i, past in enumerate(self._pasts) if i not in used)
+        logits_AV, pasts = self._read(tails, [past for _, past in recalled])
+        rows = _Rows(self._model, pasts, max_new_tokens - 1)
         said: list[list[int]] = [[] for _ in tails]
         active = list(range(len(tails)))
         for step in range(max_new_tokens):
@@ -88,7 +87,7 @@ class Decoder:
             ended = [p for p, t in enumerate(chosen) if t == end or step == max_new_tokens - 1]
             for place in ended:
                 row = active[place]
-                self._remember(rows.take(place, [*tails[row], *said[row][:-1]]))
+                self._pasts.append(rows.take(place, [*tails[row], *said[row][:-1]]))
             if len(ended) == len(active):
                 break
             if ended:
@@ -96,6 +95,7 @@ class Decoder:
                 rows.keep(going)
                 active = [active[place] for place in going]
             logits_AV = self._forward([[said[row][-1]] for row in active], rows)
+        self._forget(len(tails))
         return said
 
     def _read_prefix(self, ids: list[int]) -> None:
@@ -119,10 +119,31 @@ class Decoder:
         place = max(range(len(lengths)), key=lengths.__getitem__)
         return place, self._pasts[place].first(lengths[place])
 
-    def _remember(self, past: "_Past") -> None:
-        self._pasts.append(past)
-        while sum(past.length for past in self._pasts) > self._memory:
+    def _read(
+        self, tails: Sequence[Sequence[int]], pasts: list["_Past"]
+    ) -> tuple[Tensor, list["_Past"]]:
+        """Read the rest of each row, and return the logits behind it, and what was read.
+
+        Rows of different lengths are read apart, since padding is read as slowly as words.
+        """
+        new = [list(tail[past.length :]) for tail, past in zip(tails, pasts, strict=True)]
+        logits: dict[int, Tensor] = {}
+        read: dict[int, _Past] = {}
+        for group in _alike([len(tokens) for tokens in new]):
+            rows = _Rows(self._model, [pasts[i] for i in group], len(new[group[0]]))
+            found_GV = self._forward([new[i] for i in group], rows)
+            for place, i in enumerate(group):
+                logits[i], read[i] = found_GV[place], rows.take(place, list(tails[i]))
+        order = range(len(tails))
+        return torch.stack([logits[i] for i in order]), [read[i] for i in order]
+
+    def _forget(self, newest: int) -> None:
+        """Forget the oldest rows, but none of the newest batch: its next turn is to come."""
+        while len(self._pasts) > newest and self._spare(newest) > self._memory:
             self._pasts.popleft()
+
+    def _spare(self, newest: int) -> int:
+        return sum(past.length for past in list(self._pasts)[:-newest])
 
     def _forward(self, tokens: list[list[int]], rows: "_Rows") -> Tensor:
         """Read more tokens of each row and return the logits behind the last, shape (A, V)."""
@@ -150,6 +171,23 @@ class Decoder:
 
 _WORTH_IT = 16
 """Tokens; less is read again faster than it is put in place."""
+_CALL = 64
+"""Tokens of padding that a group of rows may have."""
+
+
+def _alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Divide rows into groups of similar lengths, the longest row of each first."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if groups:
+            group = groups[-1]
+            longest, padding = lengths[group[0]], sum(lengths[group[0]] - lengths[k] for k in group)
+            # Another call of the network costs about as much as so many tokens.
+            if padding + longest - lengths[i] <= _CALL:
+                group.append(i)
+                continue
+        groups.append([i])
+    return groups
 
 
 class _Past(NamedTuple):
@@ -206,13 +244,18 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
         self._pasts, self.is_initialized = [], True
 
     def take(self, row: int, real_T: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a copy of a row without its padding, shapes (K, S, D)."""
+        """Return a row without its padding, shapes (K, S, D), in memory of its own."""
+        if not self.is_initialized and (past := self._pasts[row]) is not None:
+            return past
         filled = slice(self._length)
         return self._keys[row, :, filled][:, real_T], self._values[row, :, filled][:, real_T]
 
     def keep(self, places: Tensor) -> None:
         """Forget all rows but some."""
-        self._keys, self._values = self._keys[places], self._values[places]
+        if self.is_initialized:
+            self._keys, self._values = self._keys[places], self._values[places]
+        else:
+            self._pasts = [self._pasts[place] for place in places.tolist()]
 
 
 class _Rows(Cache):

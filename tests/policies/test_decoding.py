@@ -90,7 +90,8 @@ def test_a_dialogue_goes_on_as_if_it_were_read_anew(prefix: list[int], memory: i
     for turn in range(3):
         expected = [alone(plain, prefix + row) for row in rows]
         assert ours.decode(prefix, rows, likeliest, END, NEW) == expected
-        assert sum(past.length for past in ours._pasts) <= memory
+        assert sum(past.length for past in [*ours._pasts][: -len(rows)]) <= memory
+        assert len(ours._pasts) >= len(rows)
         # The world says something, one row less is there, and one was not said like that.
         rows = [row + said + [11, turn, 6] for row, said in zip(rows, expected, strict=True)][1:]
         rows[0][-5] += 1
@@ -115,6 +116,21 @@ def test_what_is_remembered_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -
     read.clear()
     ours.decode(PREFIX[:4], [row], likeliest, -1, 1)
     assert read == [4, 30]  # behind another prefix nothing is the same
+
+
+def test_rows_of_unlike_lengths_are_read_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, plain, calls = decoder(FITTING[0]), build(FITTING[0]), []
+    forward = ours._forward
+
+    def counting(tokens: list[list[int]], rows: Any) -> torch.Tensor:
+        calls.append([len(row) for row in tokens])
+        return forward(tokens, rows)
+
+    monkeypatch.setattr(ours, "_forward", counting)
+    rows = [[*range(2, 2 + length)] * times for length, times in ((9, 1), (20, 8), (10, 1))]
+    expected = [alone(plain, PREFIX + row, new=2, end=-1) for row in rows]
+    assert ours.decode(PREFIX, rows, likeliest, -1, 2) == expected
+    assert calls == [[len(PREFIX)], [160], [10, 9], [1, 1, 1]]
 
 
 def test_a_reply_has_at_most_so_many_tokens() -> None:
