@@ -92,6 +92,9 @@ class MiniLMExtractor(BaseFeaturesExtractor):
         ValueError: the observation space is not that of `AsChoices`.
     """
 
+    constant = True
+    """The features of an observation never change, so one rollout needs them once."""
+
     def __init__(self, observation_space: spaces.Dict) -> None:
         if not isinstance(observation_space, spaces.Dict) or set(observation_space) != {
             "dialogue",

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3 import PPO
 
 from ..agents.agent import read_card
 from ..agents.ppo import save_model
 from ..errors import UserError
+from .ppo import PPO
 
 _STATE = "state.pkl"
 
@@ -54,7 +54,7 @@ class Checkpoint:
             model_file = (self.folder / "model.zip").read_bytes()
             if hashlib.sha256(model_file).hexdigest() != card["model_sha256"]:
                 raise damaged
-            model: PPO = state["kind"].load(
+            model: PPO = PPO.load(
                 self.folder / "model.zip", env=state["envs"], device=device, force_reset=False
             )
         except UserError:
@@ -82,7 +82,7 @@ def write_checkpoint(root: Path, model: PPO, card: dict[str, Any]) -> Checkpoint
     draft = root / f".writing-{os.getpid()}"
     draft.mkdir(parents=True)
     try:
-        raw = pickle.dumps({"kind": type(model), "envs": model.env, "generators": _generators()})
+        raw = pickle.dumps({"envs": model.env, "generators": _generators()})
         (draft / _STATE).write_bytes(raw)
         save_model(model, draft, card | {"state_sha256": hashlib.sha256(raw).hexdigest()})
         for path in draft.iterdir():

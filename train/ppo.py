@@ -6,7 +6,9 @@
 
 Idea: stock SB3 spends most of its time in thousands of small calls of torch. Here an epoch of
 the update is one compiled call, and so is a whole rollout where a kernel steps the environments
-(`palaestra.train.kernel_vec_env`); torch still holds the parameters, which it shares.
+(`palaestra.train.kernel_vec_env`); torch still holds the parameters, which it shares. Where the
+network has to run in torch, on the CPU or a GPU, the update calls little else
+(`palaestra.train.torch_learner`).
 """
 
 import time
@@ -31,17 +33,19 @@ from .compiled.callbacks import count_steps, watches_steps
 from .compiled.learner import Learner
 from .compiled.rollout import Now, Record, World
 from .compiled.structure import NotCompiled
-from .compiled.transitions import check, pack
+from .compiled.transitions import check, inputs_of, pack
 from .compiled.update import CLIPPED, ENTROPY, KL, LOSS, POLICY, VALUE, Settings
 from .kernel_vec_env import KernelVecEnv
+from .torch_learner import TorchLearner
 
 
 class PPO(ppo.PPO):
     """SB3's `PPO`: the same arguments, methods, callbacks, logs and files.
 
     Policies of dense layers (`MlpPolicy`, tanh or relu, any width and depth) with `Discrete`,
-    `MultiDiscrete` or `Box` actions learn with Adam in compiled code. Whatever else there is
-    runs SB3's own code, and a warning says once what and why.
+    `MultiDiscrete` or `Box` actions act and learn with Adam in compiled code. All other policies
+    run in torch, and a warning says once why; only rollout buffers that make minibatches in a
+    way of their own are left to SB3's update.
 
     `device="auto"` means the CPU for `MlpPolicy`, where SB3 would take a GPU if there is one.
 
@@ -94,20 +98,25 @@ class PPO(ppo.PPO):
 
     def train(self) -> None:
         """Update the policy with the rollout buffer, as SB3 does."""
-        learner = self._compiled(self.rollout_buffer)
-        if learner is None:
-            return super().train()
-        self.policy.set_training_mode(True)
-        self._update_learning_rate(self.policy.optimizer)
-        settings = self._settings()
-        transitions = pack(self.rollout_buffer, self.policy)
+        buffer, policy = self.rollout_buffer, self.policy
         try:
-            epochs, stopped = learner.update(
-                self.rollout_buffer, transitions, settings, self.n_epochs
-            )
+            check(buffer)
         except NotCompiled as reason:
-            self._say(reason, "PPO's update")
+            self._say(f"PPO's update runs stable-baselines3's code, not compiled code: {reason}")
             return super().train()
+        policy.set_training_mode(True)
+        self._update_learning_rate(policy.optimizer)
+        settings, transitions, found = self._settings(), None, None
+        if learner := self._compiled():
+            transitions = pack(buffer, lambda seen: inputs_of(seen, policy))
+            try:
+                found = learner.update(buffer, transitions, settings, self.n_epochs)
+            except NotCompiled as reason:
+                self._say_torch(reason)
+        if transitions is None or found is None:
+            in_torch = TorchLearner(policy, buffer)
+            transitions, found = in_torch.transitions, in_torch.update(settings, self.n_epochs)
+        epochs, stopped = found
         self._n_updates += len(epochs)
         if stopped and self.verbose >= 1:
             kl = epochs[-1][-1, KL]
@@ -118,29 +127,30 @@ class PPO(ppo.PPO):
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_learner", "_told"]
 
-    def _compiled(self, buffer: buffers.RolloutBuffer | None = None) -> Learner | None:
+    def _compiled(self) -> Learner | None:
         """Return what acts and learns compiled, or None after saying why there is nothing."""
         try:
             if self._learner is None or not self._learner.fits(self.policy):
                 self._learner = None
                 self._learner = Learner(self.policy)
-            if buffer is not None:
-                check(buffer)
             return self._learner
         except NotCompiled as reason:
-            self._say(reason, "PPO" if buffer is None else "PPO's update")
+            self._say_torch(reason)
             return None
 
-    def _say(self, reason: NotCompiled, what: str) -> None:
-        """Say once why something is left to stable-baselines3."""
-        if str(reason) not in self._told:
-            self._told |= {str(reason)}
-            warnings.warn(
-                f"{what} runs stable-baselines3's code, not compiled code: {reason}", stacklevel=5
-            )
+    def _say_torch(self, reason: NotCompiled) -> None:
+        self._say(f"PPO runs the network in torch, not in compiled code: {reason}")
+
+    def _say(self, what: str) -> None:
+        """Say something once."""
+        if what not in self._told:
+            self._told |= {what}
+            warnings.warn(what, stacklevel=5)
 
     def _settings(self) -> Settings:
-        (adam,) = self.policy.optimizer.param_groups
+        # Of what only Adam has, no other optimiser makes use.
+        none: dict[str, Any] = {"betas": (0.0, 0.0), "eps": 0.0, "weight_decay": 0.0}
+        adam = none | self.policy.optimizer.param_groups[0]
         remaining = self._current_progress_remaining
         clip_vf: Any = self.clip_range_vf
         target = self.target_kl

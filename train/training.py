@@ -1,10 +1,11 @@
 """Train PPO: rollouts, updates, evaluations on held-out tasks, checkpoints, TensorBoard."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -15,7 +16,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
-from stable_baselines3.ppo import PPO
 from torch.utils.tensorboard import SummaryWriter
 
 from ..agents import Seat
@@ -31,7 +31,7 @@ from .checkpoint import latest_checkpoint, write_checkpoint
 from .evaluation import Episode, Evaluation
 from .infra import MaskInfra
 from .kernel_vec_env import KernelVecEnv
-from .ppo import PPO as CompiledPPO
+from .ppo import PPO
 from .recipe import Recipe
 from .records import commit, read_records, versions
 from .vec_env import AsVecEnv
@@ -106,11 +106,14 @@ def train(
             _describe(run)
             writer = _log_to_tensorboard(model, run)
             tell(model.num_timesteps)
-            model.learn(
-                max(run.recipe.total_steps - model.num_timesteps, 0),
-                callback=[MaskInfra(), _BetweenRollouts(run, writer, tell)],
-                reset_num_timesteps=False,
-            )
+            with warnings.catch_warnings():
+                # The policy for text was made for torch: nobody need be told.
+                warnings.filterwarnings("ignore", "PPO runs the network in torch")
+                model.learn(
+                    max(run.recipe.total_steps - model.num_timesteps, 0),
+                    callback=[MaskInfra(), _BetweenRollouts(run, writer, tell)],
+                    reset_num_timesteps=False,
+                )
             model.logger.close()
     return model
 
@@ -139,7 +142,7 @@ def build(run: Run, device: str = "auto") -> PPO:
     envs = _environments(run)
     reads = isinstance(envs.observation_space, gymnasium.spaces.Dict)
     try:
-        model = (PPO if reads else CompiledPPO)(
+        model: PPO = PPO(
             ChoicePolicy if reads else "MlpPolicy",
             envs,
             learning_rate=_schedule(r.learning_rate, r.learning_rate_schedule),
@@ -275,8 +278,7 @@ class _BetweenRollouts(BaseCallback):
 
     @property
     def _ppo(self) -> PPO:
-        assert isinstance(self.model, PPO)
-        return self.model
+        return cast(PPO, self.model)
 
 
 def _transcript(episode: Episode) -> str:

@@ -40,7 +40,7 @@ def read(policy: ActorCriticPolicy) -> Network:
     log_std = starts.pop(id(policy.log_std)) if gaussian else -1
     if starts:
         raise NotCompiled("the policy has parameters outside of its layers")
-    return Network(actor_L_5, critic_L_5, _choices(policy.action_space), log_std)
+    return Network(actor_L_5, critic_L_5, choices_of(policy.action_space), log_std)
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -117,7 +117,8 @@ def _layers(modules: list[nn.Module], starts: dict[int, int]) -> Layers:
     return np.array(rows, np.int64)
 
 
-def _choices(space: spaces.Space[object]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+def choices_of(space: spaces.Space[object]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """Return the number of choices in each part of a discrete action; none for others."""
     if isinstance(space, spaces.Discrete):
         return np.array([space.n], np.int64)
     if isinstance(space, spaces.MultiDiscrete):

@@ -1,5 +1,6 @@
 """What a rollout buffer holds, as the update takes it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,12 @@ def check(buffer: buffers.RolloutBuffer) -> None:
         raise NotCompiled(f"{type(buffer).__name__} makes minibatches in its own way")
 
 
-def pack(buffer: buffers.RolloutBuffer, policy: ActorCriticPolicy) -> Transitions:
+def pack(buffer: buffers.RolloutBuffer, read: Callable[[Any], Any]) -> Transitions:
     """Return the valid transitions of a buffer, environment by environment.
+
+    Args:
+        buffer: A full rollout.
+        read: Makes of the observations, an array or a dictionary of such, what is wanted.
 
     Raises:
         UserError: something is not finite, or no transition is valid.
@@ -44,17 +49,24 @@ def pack(buffer: buffers.RolloutBuffer, policy: ActorCriticPolicy) -> Transition
     flat = buffer.generator_ready  # somebody has read minibatches before
     lead = buffer.values.shape[:2]
     valid = np.ones(lead, bool) if flat else getattr(buffer, "valid_T_N", np.ones(lead, bool))
-    for name in ("observations", "actions", "rewards", "values", "log_probs", "advantages"):
+    observations: Any = buffer.observations
+    parts = {"observations": observations}
+    if isinstance(observations, dict):
+        parts = {f"observation {key!r}": part for key, part in observations.items()}
+    for name in ("actions", "rewards", "values", "log_probs", "advantages"):
         if name != "rewards" or not flat:  # which SB3 does not flatten
-            check_finite(name.removesuffix("s").replace("_", "-"), getattr(buffer, name), valid)
+            parts[name] = getattr(buffer, name)
+    for name, array in parts.items():
+        check_finite(name.removesuffix("s").replace("_", "-"), array, valid)
     rows = slice(None) if valid.all() else valid.T.ravel()
 
     def take(array: NDArray[Any]) -> NDArray[Any]:
         return (array if flat else buffer.swap_and_flatten(array))[rows]
 
+    is_dict = isinstance(observations, dict)
     masks: NDArray[Any] | None = getattr(buffer, "action_masks", None)
     return Transitions(
-        inputs_of(take(buffer.observations), policy),
+        read({k: take(v) for k, v in observations.items()} if is_dict else take(observations)),
         _floats(take(buffer.actions)),
         NO_MASKS if masks is None else _floats(take(masks)),
         take(buffer.values).ravel(),

@@ -22,8 +22,8 @@ infinite or not a number, before which the parameters stand."""
 class Transitions(NamedTuple):
     """M transitions to learn from."""
 
-    observations_M_D: Floats
-    """As the network takes them."""
+    observations_M_D: Any
+    """As the network takes them; for kernels float32."""
     actions_M_A: Floats
     masks_M_K: Floats
     """0 where a choice is not admissible; shape (0, 0) if all are."""
@@ -164,13 +164,10 @@ def differentiate(
         outputs_C_K = forward(inputs_C_D, parameters, network.actor_L_5, work.actor)
         values_C_1 = forward(inputs_C_D, parameters, network.critic_L_5, work.critic)
         target = gradient if first == 0 else work.gradient
-        for c in range(count):
-            m = rows_C[c]
-            advantage = (transitions.advantages_M[m] - mean) * scale
-            _add_loss(
-                network, parameters, outputs_C_K[c], values_C_1[c], transitions, m, advantage,
-                np.float32(size), settings, statistics_6, of_log_std_A,
-            )  # fmt: skip
+        _add_losses(
+            network, parameters, outputs_C_K, values_C_1, transitions, rows_C, mean, scale,
+            np.float32(size), settings, statistics_6, of_log_std_A,
+        )  # fmt: skip
         for layers_L_5, outputs in (
             (network.actor_L_5, work.actor),
             (network.critic_L_5, work.critic),
@@ -181,6 +178,72 @@ def differentiate(
                 gradient[i] += target[i]
     for a in range(len(of_log_std_A)):
         gradient[network.log_std + a] = np.float32(of_log_std_A[a])
+    _finish(statistics_6, size, settings)
+
+
+@fast
+def differentiate_outputs(
+    network: Network,
+    parameters: Floats,
+    outputs_B_K: Floats,
+    values_B_1: Floats,
+    transitions: Transitions,
+    rows_B: NDArray[np.int64],
+    settings: Settings,
+    statistics_6: NDArray[np.float64],
+    of_log_std_A: NDArray[np.float64],
+) -> None:
+    """Replace what a network says of a minibatch by the gradient of the loss.
+
+    Args:
+        network: Says which kind of actions there are; its layers are not read.
+        parameters: Those of a Gaussian's standard deviations, at `network.log_std`.
+        outputs_B_K: Logits or means.
+        values_B_1: Values.
+        transitions: What is learned from; observations are not read.
+        rows_B: Which of them the minibatch has.
+        settings: Hyper-parameters.
+        statistics_6: Written.
+        of_log_std_A: The gradient of the standard deviations' logarithms; written.
+    """
+    size = len(rows_B)
+    mean, scale = _moments(transitions.advantages_M, rows_B, settings.normalize_advantage)
+    statistics_6[:] = 0.0
+    of_log_std_A[:] = 0.0
+    _add_losses(
+        network, parameters, outputs_B_K, values_B_1, transitions, rows_B, mean, scale,
+        np.float32(size), settings, statistics_6, of_log_std_A,
+    )  # fmt: skip
+    _finish(statistics_6, size, settings)
+
+
+@fast
+def _add_losses(
+    network: Network,
+    parameters: Floats,
+    outputs_C_K: Floats,
+    values_C_1: Floats,
+    transitions: Transitions,
+    rows_C: NDArray[np.int64],
+    mean: np.float32,
+    scale: np.float32,
+    size: np.float32,
+    settings: Settings,
+    statistics_6: NDArray[np.float64],
+    of_log_std_A: NDArray[np.float64],
+) -> None:
+    for c in range(len(rows_C)):
+        m = rows_C[c]
+        advantage = (transitions.advantages_M[m] - mean) * scale
+        _add_loss(
+            network, parameters, outputs_C_K[c], values_C_1[c], transitions, m, advantage,
+            size, settings, statistics_6, of_log_std_A,
+        )  # fmt: skip
+
+
+@fast
+def _finish(statistics_6: NDArray[np.float64], size: int, settings: Settings) -> None:
+    """Turn sums into means, and add up the loss."""
     statistics_6 /= size
     statistics_6[LOSS] = (
         statistics_6[POLICY]

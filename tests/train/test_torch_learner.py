@@ -1,0 +1,230 @@
+"""Where torch runs the network, an update is stable-baselines3's, whatever the policy."""
+
+import copy
+from typing import Any
+
+import gymnasium
+import numpy as np
+import palaestra.envs  # noqa: F401
+import pytest
+import stable_baselines3
+import torch
+from gymnasium import spaces
+from palaestra.errors import UserError
+from palaestra.train import torch_learner
+from palaestra.train.buffers import RolloutBuffer
+from palaestra.train.ppo import PPO
+from stable_baselines3.common import buffers
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.policies import MultiInputActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+
+VECTOR = spaces.Box(-1.0, 1.0, (5,), np.float32)
+TWO = spaces.Dict({"kind": spaces.Discrete(3), "place": VECTOR})
+IMAGE = spaces.Box(0, 255, (3, 36, 36), np.uint8)
+ACTIONS: dict[str, Any] = {
+    "discrete": spaces.Discrete(3),
+    "multi": spaces.MultiDiscrete([2, 4]),
+    "box": spaces.Box(-1.0, 1.0, (2,), np.float32),
+    "bits": spaces.MultiBinary(3),
+}
+SMALL: dict[str, Any] = {
+    "n_steps": 32, "batch_size": 24, "n_epochs": 3, "ent_coef": 0.01, "seed": 0, "device": "cpu",
+}  # fmt: skip
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You have specified a mini-batch size"),
+    pytest.mark.filterwarnings("ignore:PPO"),
+]
+
+
+class Random(gymnasium.Env[Any, Any]):
+    """Show something at random, and pay for the action's first number."""
+
+    def __init__(self, observations: spaces.Space[Any], actions: spaces.Space[Any]) -> None:
+        self.observation_space, self.action_space = copy.deepcopy((observations, actions))
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        paid = float(np.ravel(action)[0])
+        return self.observation_space.sample(), paid, self.np_random.random() < 0.1, False, {}
+
+
+class Own(MultiInputActorCriticPolicy):
+    """Evaluate actions in a way of its own."""
+
+    def evaluate_actions(self, obs: Any, actions: Any) -> Any:
+        values, log_prob, _ = super().evaluate_actions(obs, actions)
+        return 2 * values, log_prob, None
+
+
+class Frozen(MultiInputActorCriticPolicy):
+    """Have a part that does not learn."""
+
+    def _build(self, lr_schedule: Any) -> None:
+        super()._build(lr_schedule)
+        self.mlp_extractor.policy_net[0].weight.requires_grad = False
+
+
+class Hooked(MultiInputActorCriticPolicy):
+    """Have a gradient that somebody changes."""
+
+    def _build(self, lr_schedule: Any) -> None:
+        super()._build(lr_schedule)
+        self.action_net.weight.register_hook(torch.sign)
+
+
+def pair(policy: Any, observations: Any, actions: Any, **settings: Any) -> Any:
+    """Return ours after a training and another rollout, and SB3's in the same place."""
+    settings = SMALL | settings
+    ours, its = (
+        kind(policy, Random(observations, actions), **settings)
+        for kind in (PPO, stable_baselines3.PPO)
+    )
+    ours.learn(64)
+    its.set_parameters(copy.deepcopy(ours.get_parameters()))
+    _, callback = ours._setup_learn(64)
+    ours.collect_rollouts(ours.env, callback, ours.rollout_buffer, 32)
+    its.rollout_buffer, its._n_updates = ours.rollout_buffer, ours._n_updates
+    for model in (ours, its):
+        model.set_logger(Logger(None, []))
+        model._current_progress_remaining = 0.5
+    return ours, its
+
+
+def weights(model: stable_baselines3.PPO) -> Any:
+    return torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach().clone()
+
+
+def learn_the_same(ours: PPO, its: stable_baselines3.PPO) -> None:
+    """Let both learn from their rollout, and compare all that comes of it."""
+    before = weights(ours)
+    for model in (ours, its):
+        np.random.seed(1)  # noqa: NPY002
+        model.train()
+    assert not torch.equal(weights(ours), before)
+    torch.testing.assert_close(weights(ours), weights(its), rtol=0, atol=2e-6)
+    mine, theirs = ours.logger.name_to_value, its.logger.name_to_value
+    assert mine.keys() == theirs.keys()
+    assert dict(mine) == pytest.approx(dict(theirs), rel=1e-4, abs=1e-6)
+    assert ours._n_updates == its._n_updates
+    mine, theirs = (m.policy.optimizer.state_dict() for m in (ours, its))
+    assert mine["param_groups"] == theirs["param_groups"]
+    assert mine["state"].keys() == theirs["state"].keys()
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def loss(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Compute the loss in compiled code, or in torch as on a GPU."""
+    if request.param == "torch":
+        monkeypatch.setattr(torch_learner, "_distribution_of", lambda policy: None)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("loss")
+@pytest.mark.parametrize("actions", ACTIONS)
+def test_dictionaries_are_learned_from(actions: str) -> None:
+    learn_the_same(*pair("MultiInputPolicy", TWO, ACTIONS[actions]))
+
+
+@pytest.mark.usefixtures("loss")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": lambda left: 2e-3 * left, "clip_range": lambda left: 0.1 * left},
+        {"clip_range_vf": lambda left: 0.2 * left, "normalize_advantage": False},
+        {"max_grad_norm": 0.01, "vf_coef": 2.0, "batch_size": 31},
+        {"rollout_buffer_class": buffers.DictRolloutBuffer},
+        {"policy_kwargs": {"share_features_extractor": False}},
+        {"policy_kwargs": {"activation_fn": torch.nn.ELU}},
+        {"policy_kwargs": {"optimizer_class": torch.optim.AdamW}},
+        {"policy_kwargs": {"optimizer_class": torch.optim.SGD}},
+        {"policy_kwargs": {"optimizer_kwargs": {"amsgrad": True, "weight_decay": 0.1}}},
+    ],
+)
+def test_settings_mean_what_they_mean_in_sb3(settings: dict[str, Any]) -> None:
+    learn_the_same(*pair("MultiInputPolicy", TWO, ACTIONS["multi"], **settings))
+
+
+@pytest.mark.usefixtures("loss")
+@pytest.mark.parametrize("policy", [Own, Frozen, Hooked])
+def test_a_policy_of_ones_own_is_heeded(policy: Any) -> None:
+    learn_the_same(*pair(policy, TWO, ACTIONS["discrete"]))
+
+
+@pytest.mark.usefixtures("loss")
+def test_images_are_learned_from() -> None:
+    learn_the_same(*pair("CnnPolicy", IMAGE, ACTIONS["discrete"]))
+
+
+def test_noise_that_depends_on_the_state_is_learned() -> None:
+    learn_the_same(*pair("MlpPolicy", VECTOR, ACTIONS["box"], use_sde=True))
+
+
+@pytest.mark.usefixtures("loss")
+@pytest.mark.parametrize("target", [1e-6, 0.003])
+def test_too_much_divergence_stops_where_sb3_stops(target: float) -> None:
+    ours, its = pair("MultiInputPolicy", TWO, ACTIONS["discrete"], learning_rate=0.02, n_epochs=10)
+    ours.target_kl = its.target_kl = target
+    before = ours._n_updates
+    learn_the_same(ours, its)
+    assert ours._n_updates < before + 10
+
+
+@pytest.mark.usefixtures("loss")
+def test_a_step_that_would_spoil_the_policy_is_not_taken() -> None:
+    model, _ = pair("MultiInputPolicy", TWO, ACTIONS["discrete"])
+    model.rollout_buffer.advantages *= 1e30
+    model.normalize_advantage, before = False, weights(model)
+    with pytest.raises(UserError, match="not finite"):
+        model.train()
+    assert torch.equal(weights(model), before)
+
+
+def test_an_observation_that_is_no_number_is_named() -> None:
+    model, _ = pair("MultiInputPolicy", TWO, ACTIONS["discrete"])
+    model.rollout_buffer.observations["place"][3, 0, 1] = np.nan
+    with pytest.raises(UserError, match="observation 'place' of environment 0 at step 3 is nan"):
+        model.train()
+
+
+class Counts(BaseFeaturesExtractor):
+    """Have no parameters, and count the rows that it is asked for."""
+
+    constant = True
+    rows = 0
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space, 5)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        type(self).rows += len(observations)
+        return observations**2
+
+
+@pytest.mark.usefixtures("loss")
+def test_features_that_are_constant_are_computed_once_a_rollout() -> None:
+    extractor = {"features_extractor_class": Counts}
+    ours, its = pair("MlpPolicy", VECTOR, ACTIONS["discrete"], policy_kwargs=extractor)
+    Counts.rows = 0
+    learn_the_same(ours, its)
+    assert Counts.rows == 32 + 3 * 32  # SB3 asks in every epoch
+
+
+class ByHalves(RolloutBuffer):
+    """Give minibatches of its own."""
+
+    def get(self, batch_size: int | None = None) -> Any:
+        yield from super().get(16)
+
+
+def test_a_buffer_that_makes_minibatches_in_its_own_way_is_left_to_sb3() -> None:
+    env = Random(VECTOR, ACTIONS["discrete"])
+    model = PPO("MlpPolicy", env, rollout_buffer_class=ByHalves, **SMALL)
+    with pytest.warns(UserWarning, match="ByHalves makes minibatches in its own way"):
+        model.learn(64)
+    assert model._n_updates == 6

@@ -1,0 +1,267 @@
+"""PPO's update where torch runs the network: any policy of stable-baselines3, on any device.
+
+Idea: beside the network itself, SB3 spends most of an update in small calls of torch. Here the
+rollout goes to the device once, nothing is read back from it before an epoch ends, and on the
+CPU the loss and its gradient with respect to what the network says are one compiled call.
+Features that cannot change are computed once a rollout.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.distributions import (
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+from torch.nn import functional as F
+
+from ..errors import UserError
+from .compiled.network import Network
+from .compiled.structure import choices_of
+from .compiled.transitions import order_of, pack
+from .compiled.update import KL, LOSS, Settings, differentiate_outputs
+
+_CHUNK = 256
+"""Transitions whose features are computed at a time."""
+_NO_INPUTS, _NO_LAYERS = np.empty((0, 0), np.float32), np.empty((0, 5), np.int64)
+_KNOWN = (CategoricalDistribution, MultiCategoricalDistribution, DiagGaussianDistribution)
+"""Distributions that kernels know."""
+
+
+class _Loss(NamedTuple):
+    """The loss of a minibatch, and where gradients flow back from."""
+
+    statistics_6: Any
+    """As `compiled.update` has them: an array, or a tensor on the device."""
+    roots: Sequence[torch.Tensor]
+    slopes: Sequence[torch.Tensor | None]
+    """The gradients of the loss with respect to the roots; None for the loss itself."""
+
+
+class TorchLearner:
+    """Learn from one rollout.
+
+    Args:
+        policy: Of any kind.
+        buffer: The rollout.
+
+    Raises:
+        UserError: something in the rollout is not finite, or no transition of it is valid.
+    """
+
+    def __init__(self, policy: ActorCriticPolicy, buffer: RolloutBuffer) -> None:
+        self._policy, self._buffer = policy, buffer
+        self._on_cpu = policy.device.type == "cpu"
+        # What is not SB3's own may do anything, so it is called as SB3 calls it.
+        self._is_standard = _is_own(policy, "evaluate_actions")
+        self._network = _distribution_of(policy) if self._on_cpu and self._is_standard else None
+        self.transitions = pack(buffer, lambda observations: observations)
+        self._columns = [self._on_device(column) for column in self.transitions[1:]]
+        self._arrays = self.transitions._replace(observations_M_D=_NO_INPUTS)
+        self._observations = self._on_device(self.transitions.observations_M_D)
+        self._features_M_F = self._constant_features() if self._is_standard else None
+
+    def update(self, settings: Settings, epochs: int) -> tuple[list[NDArray[np.float64]], bool]:
+        """Learn for some epochs.
+
+        Returns:
+            The statistics of each epoch's minibatches, shape (B, 6), and whether the last one
+            stopped early.
+
+        Raises:
+            UserError: the loss or a gradient is not finite.
+        """
+        parameters = list(self._policy.parameters())
+        statistics: list[NDArray[np.float64]] = []
+        stopped = False
+        with _fused(self._policy.optimizer):
+            while len(statistics) < epochs and not stopped:
+                found: list[Any] = []
+                for rows_B in self._minibatches(settings.batch_size):
+                    loss = self._lose(rows_B, settings)
+                    found.append(loss.statistics_6)
+                    limit = 1.5 * settings.target_kl  # without one, nothing asks the device
+                    if stopped := limit < math.inf and bool(loss.statistics_6[KL] > limit):
+                        break
+                    self._descend(loss, parameters, settings)
+                statistics.append(_on_host(found))
+                if not np.isfinite(statistics[-1][:, LOSS]).all():
+                    raise _diverged()
+        return statistics, stopped
+
+    def _minibatches(self, size: int) -> Iterator[torch.Tensor]:
+        order_M = order_of(self._buffer, len(self.transitions.returns_M))
+        yield from torch.split(torch.as_tensor(order_M, device=self._policy.device), size)
+
+    def _descend(self, loss: _Loss, parameters: list[nn.Parameter], settings: Settings) -> None:
+        self._policy.optimizer.zero_grad()
+        torch.autograd.backward(loss.roots, loss.slopes)
+        norm = nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+        if self._on_cpu and not math.isfinite(norm):
+            raise _diverged()
+        self._policy.optimizer.step()
+
+    # The loss
+
+    def _lose(self, rows_B: torch.Tensor, settings: Settings) -> _Loss:
+        if self._network is None:
+            return self._lose_in_torch(rows_B, settings)
+        latent_pi, values_B_1 = self._latent_and_values(rows_B)
+        outputs_B_K = self._policy.action_net(latent_pi)
+        log_std_A = getattr(self._policy, "log_std", torch.empty(0))
+        tensors = [outputs_B_K, values_B_1, log_std_A]
+        slopes = [t.detach().clone(memory_format=torch.contiguous_format) for t in tensors]
+        arrays = [slope.numpy() for slope in slopes]
+        statistics_6, of_log_std_A = np.empty(6), np.empty(len(log_std_A))
+        differentiate_outputs(
+            self._network, arrays[2], arrays[0], arrays[1], self._arrays, rows_B.numpy(),
+            settings, statistics_6, of_log_std_A,
+        )  # fmt: skip
+        arrays[2][:] = of_log_std_A
+        learned = [i for i, tensor in enumerate(tensors) if tensor.requires_grad]
+        return _Loss(statistics_6, [tensors[i] for i in learned], [slopes[i] for i in learned])
+
+    def _lose_in_torch(self, rows_B: torch.Tensor, settings: Settings) -> _Loss:
+        """Compute what stable-baselines3 computes, and leave it on the device."""
+        actions_B_A, _, old_values_B, old_log_probs_B, advantages_B, returns_B = (
+            column if column.numel() == 0 else column.index_select(0, rows_B)
+            for column in self._columns
+        )
+        values_B, log_probs_B, entropy_B = self._evaluate(rows_B, actions_B_A)
+        if settings.normalize_advantage and len(rows_B) > 1:
+            advantages_B = (advantages_B - advantages_B.mean()) / (advantages_B.std() + 1e-8)
+        log_ratio_B = log_probs_B - old_log_probs_B
+        ratio_B = torch.exp(log_ratio_B)
+        clip, clip_vf = settings.clip_range, settings.clip_range_vf
+        kept_B = torch.clamp(ratio_B, 1 - clip, 1 + clip)
+        policy_loss = -torch.min(advantages_B * ratio_B, advantages_B * kept_B).mean()
+        if clip_vf >= 0:
+            values_B = old_values_B + torch.clamp(values_B - old_values_B, -clip_vf, clip_vf)
+        value_loss = F.mse_loss(returns_B, values_B)
+        entropy_loss = log_probs_B.mean() if entropy_B is None else -entropy_B.mean()
+        loss = policy_loss + settings.ent_coef * entropy_loss + settings.vf_coef * value_loss
+        with torch.no_grad():
+            kl = ((ratio_B - 1) - log_ratio_B).mean()
+            clipped = ((ratio_B - 1).abs() > clip).float().mean()
+            statistics_6 = torch.stack([policy_loss, value_loss, entropy_loss, kl, clipped, loss])
+        return _Loss(statistics_6, [loss], [None])
+
+    # What the policy says
+
+    def _evaluate(self, rows_B: torch.Tensor, actions_B_A: torch.Tensor) -> tuple[Any, Any, Any]:
+        """Return values, log-probabilities and entropies, each of shape (B,)."""
+        if isinstance(self._policy.action_dist, CategoricalDistribution):
+            actions_B_A = actions_B_A.long().flatten()
+        if not self._is_standard:
+            seen = self._observed(rows_B)
+            values_B, log_probs_B, entropy_B = self._policy.evaluate_actions(seen, actions_B_A)
+            return values_B.flatten(), log_probs_B, entropy_B
+        latent_pi, values_B_1 = self._latent_and_values(rows_B)
+        distribution = self._policy._get_action_dist_from_latent(latent_pi)
+        entropy_B = distribution.entropy()
+        return values_B_1.flatten(), distribution.log_prob(actions_B_A), entropy_B
+
+    def _latent_and_values(self, rows_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Do the first half of `ActorCriticPolicy.evaluate_actions`."""
+        policy = self._policy
+        if self._features_M_F is None:
+            features: Any = policy.extract_features(self._observed(rows_B))
+        else:
+            features = self._features_M_F.index_select(0, rows_B)
+        if policy.share_features_extractor:
+            latent_pi, latent_vf = policy.mlp_extractor(features)
+        else:
+            latent_pi = policy.mlp_extractor.forward_actor(features[0])
+            latent_vf = policy.mlp_extractor.forward_critic(features[1])
+        return latent_pi, policy.value_net(latent_vf)
+
+    def _observed(self, rows_B: torch.Tensor) -> Any:
+        observations = self._observations
+        if isinstance(observations, dict):
+            return {key: part.index_select(0, rows_B) for key, part in observations.items()}
+        return observations.index_select(0, rows_B)
+
+    def _constant_features(self) -> torch.Tensor | None:
+        """Return the features of all transitions, if nothing ever changes them."""
+        policy = self._policy
+        if not (
+            policy.share_features_extractor
+            and getattr(policy.features_extractor, "constant", False)
+            and _is_own(policy, "extract_features")
+        ):
+            return None
+        rows_M = torch.arange(len(self.transitions.returns_M), device=policy.device)
+        with torch.no_grad():
+            features: Any = [
+                policy.extract_features(self._observed(rows))
+                for rows in torch.split(rows_M, _CHUNK)
+            ]
+        return torch.cat(features)
+
+    def _on_device(self, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key: self._on_device(part) for key, part in data.items()}
+        return torch.as_tensor(data, device=self._policy.device)
+
+
+def _is_own(policy: ActorCriticPolicy, name: str) -> bool:
+    """Tell whether a method of a policy is the one that stable-baselines3 wrote."""
+    original = getattr(ActorCriticPolicy, name)
+    return getattr(type(policy), name) is original and name not in vars(policy)
+
+
+def _distribution_of(policy: ActorCriticPolicy) -> Network | None:
+    """Return what kernels must know of a policy's distribution, None if they do not know it."""
+    if type(policy.action_dist) not in _KNOWN or not _is_own(
+        policy, "_get_action_dist_from_latent"
+    ):
+        return None
+    log_std = 0 if isinstance(policy.action_dist, DiagGaussianDistribution) else -1
+    return Network(_NO_LAYERS, _NO_LAYERS, choices_of(policy.action_space), log_std)
+
+
+@contextmanager
+def _fused(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Let Adam take a step in one call where it would do so only if told.
+
+    On a GPU torch already does, and would want its count of steps to be there.
+    """
+    groups: list[dict[str, Any]] = []
+    if type(optimizer) in (torch.optim.Adam, torch.optim.AdamW):
+        groups = [g for g in optimizer.param_groups if _can_be_fused(g)]
+    for group in groups:
+        group["fused"] = True
+    try:
+        yield
+    finally:
+        for group in groups:
+            group["fused"] = None
+
+
+def _can_be_fused(group: dict[str, Any]) -> bool:
+    told = any(group.get(option) for option in ("foreach", "capturable", "differentiable"))
+    plain = all(p.device.type == "cpu" and p.is_floating_point() for p in group["params"])
+    return group.get("fused") is None and plain and not told
+
+
+def _on_host(found: list[Any]) -> NDArray[np.float64]:
+    """Return the statistics of an epoch, shape (B, 6)."""
+    if isinstance(found[0], torch.Tensor):
+        return torch.stack(found).double().numpy(force=True)
+    return np.stack(found)
+
+
+def _diverged() -> UserError:
+    return UserError(
+        "the loss or its gradient is not finite: the learning rate is too high, or observations "
+        "or rewards are too large"
+    )
