@@ -29,9 +29,8 @@ def page(results: Path) -> str:
             ast.get_docstring(ast.parse((HERE / path.with_suffix(".py").name).read_text()))
         )
         parts += [f"## {path.stem}", document, _measured(found["machine"])]
-        parts.append(
-            _crossed(found["results"]) if path.stem == "text" else _lines(found["results"])
-        )
+        table = {"text": _crossed, "learning": _areas}.get(path.stem, _lines)
+        parts.append(table(found["results"]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -56,6 +55,16 @@ def _lines(rows: list[dict[str, Any]]) -> str:
             continue
         speeds = " | ".join(f"{r['per_second']:,.0f} {r['unit']}" for r in (ours, row))
         table.append(f"| {row['what']} | {row['contestant']} | {row['ratio']:.1f}x | {speeds} |")
+    return "\n".join(table)
+
+
+def _areas(rows: list[dict[str, Any]]) -> str:
+    """Return a table of areas under learning curves, each with its interval."""
+    table = ["| what | seeds | ours | SB3's | difference |", "|---|---:|---:|---:|---:|"]
+    for row in rows:
+        ours, theirs = ("{:.1f} ({:.1f} to {:.1f})".format(*row[k]) for k in ("ours", "theirs"))
+        share = "{:+.1%} ({:+.1%} to {:+.1%})".format(*row["difference"])
+        table.append(f"| {row['what']} | {row['seeds']} | {ours} | {theirs} | {share} |")
     return "\n".join(table)
 
 

@@ -237,7 +237,7 @@ def _fused(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """
     groups: list[dict[str, Any]] = []
     if type(optimizer) in (torch.optim.Adam, torch.optim.AdamW):
-        groups = [g for g in optimizer.param_groups if _can_be_fused(g)]
+        groups = [g for g in optimizer.param_groups if _can_be_fused(g, optimizer.state)]
     for group in groups:
         group["fused"] = True
     try:
@@ -247,9 +247,17 @@ def _fused(optimizer: torch.optim.Optimizer) -> Iterator[None]:
             group["fused"] = None
 
 
-def _can_be_fused(group: dict[str, Any]) -> bool:
+def _can_be_fused(group: dict[str, Any], state: Any) -> bool:
+    """Tell whether torch's fused code, which reads numbers as they lie in memory, is right."""
     told = any(group.get(option) for option in ("foreach", "capturable", "differentiable"))
-    plain = all(p.device.type == "cpu" and p.is_floating_point() for p in group["params"])
+    tensors = [t for p in group["params"] for t in (p, *state.get(p, {}).values())]
+    plain = all(
+        isinstance(t, torch.Tensor)
+        and t.device.type == "cpu"
+        and t.is_floating_point()
+        and t.is_contiguous()
+        for t in tensors
+    )
     return group.get("fused") is None and plain and not told
 
 

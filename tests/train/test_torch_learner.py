@@ -97,7 +97,7 @@ def pair(policy: Any, observations: Any, actions: Any, **settings: Any) -> Any:
 
 
 def weights(model: stable_baselines3.PPO) -> Any:
-    return torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach().clone()
+    return torch.cat([p.detach().reshape(-1) for p in model.policy.parameters()])
 
 
 def learn_the_same(ours: PPO, its: stable_baselines3.PPO) -> None:
@@ -159,6 +159,14 @@ def test_a_policy_of_ones_own_is_heeded(policy: Any) -> None:
 @pytest.mark.usefixtures("loss")
 def test_images_are_learned_from() -> None:
     learn_the_same(*pair("CnnPolicy", IMAGE, ACTIONS["discrete"]))
+
+
+@pytest.mark.usefixtures("loss")
+def test_weights_may_lie_in_memory_in_another_order() -> None:
+    ours, its = pair("CnnPolicy", IMAGE, ACTIONS["discrete"])
+    for model in (ours, its):  # Adam's memory stays as it is
+        model.policy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    learn_the_same(ours, its)
 
 
 def test_noise_that_depends_on_the_state_is_learned() -> None:
