@@ -42,11 +42,10 @@ class Decoder:
 
     Args:
         model: A model that `fits`, whose attention is computed here from now on.
-        memory: Most tokens of which keys and values are remembered beside those of the newest
-            batch, which are all; the oldest rows go first.
+        memory: Most tokens of which keys and values are remembered; the oldest rows go first.
     """
 
-    def __init__(self, model: PreTrainedModel, memory: int = 16_384) -> None:
+    def __init__(self, model: PreTrainedModel, memory: int = 32_768) -> None:
         model.set_attn_implementation(_ATTENTION)
         self._model, self._memory = model, memory
         self._prefix_ids: list[int] = []
@@ -76,8 +75,9 @@ class Decoder:
         # What is remembered of a row at its end says what was recalled of it, too.
         used = {place for place, past in recalled if past.ids}
         self._pasts = deque(past for i, past in enumerate(self._pasts) if i not in used)
-        logits_AV, pasts = self._read(tails, [past for _, past in recalled])
-        rows = _Rows(self._model, pasts, max_new_tokens - 1)
+        pasts = [past for _, past in recalled]
+        del recalled  # whatever holds keys and values holds as much memory as all else
+        logits_AV, rows = self._read(tails, pasts, max_new_tokens - 1)
         said: list[list[int]] = [[] for _ in tails]
         active = list(range(len(tails)))
         for step in range(max_new_tokens):
@@ -120,30 +120,36 @@ class Decoder:
         return place, self._pasts[place].first(lengths[place])
 
     def _read(
-        self, tails: Sequence[Sequence[int]], pasts: list["_Past"]
-    ) -> tuple[Tensor, list["_Past"]]:
-        """Read the rest of each row, and return the logits behind it, and what was read.
+        self, tails: Sequence[Sequence[int]], pasts: list["_Past"], more: int
+    ) -> tuple[Tensor, "_Rows"]:
+        """Read the rest of each row, and return the logits behind it, and rows to go on with.
 
         Rows of different lengths are read apart, since padding is read as slowly as words.
+
+        Args:
+            tails: Tokens of each row.
+            pasts: What is remembered of each; used up.
+            more: Tokens that will follow.
         """
         new = [list(tail[past.length :]) for tail, past in zip(tails, pasts, strict=True)]
+        groups = _alike([len(tokens) for tokens in new])
+        if len(groups) == 1:
+            rows = _Rows(self._model, pasts, len(new[groups[0][0]]) + more)
+            return self._forward(new, rows), rows
         logits: dict[int, Tensor] = {}
-        read: dict[int, _Past] = {}
-        for group in _alike([len(tokens) for tokens in new]):
+        for group in groups:
             rows = _Rows(self._model, [pasts[i] for i in group], len(new[group[0]]))
             found_GV = self._forward([new[i] for i in group], rows)
             for place, i in enumerate(group):
-                logits[i], read[i] = found_GV[place], rows.take(place, list(tails[i]))
-        order = range(len(tails))
-        return torch.stack([logits[i] for i in order]), [read[i] for i in order]
+                logits[i], pasts[i] = found_GV[place], rows.take(place, list(tails[i]))
+        rows = _Rows(self._model, pasts, more)
+        pasts.clear()
+        return torch.stack([logits[i] for i in range(len(tails))]), rows
 
     def _forget(self, newest: int) -> None:
-        """Forget the oldest rows, but none of the newest batch: its next turn is to come."""
-        while len(self._pasts) > newest and self._spare(newest) > self._memory:
-            self._pasts.popleft()
-
-    def _spare(self, newest: int) -> int:
-        return sum(past.length for past in list(self._pasts)[:-newest])
+        """Forget the oldest rows, and last of all some of the newest, whose turns are to come."""
+        while sum(past.length for past in self._pasts) > self._memory:
+            self._pasts.popleft() if len(self._pasts) > newest else self._pasts.pop()
 
     def _forward(self, tokens: list[list[int]], rows: "_Rows") -> Tensor:
         """Read more tokens of each row and return the logits behind the last, shape (A, V)."""
