@@ -17,20 +17,18 @@ repeated, so that nothing can be remembered about it.
 """
 
 import json
-import os
 import statistics
-import subprocess
 import sys
-import venv
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from measuring import heading, machine, options
+from sides import Side, interpreter
 
 GEM = "gem-llm==0.1.0"
-HERE = Path(__file__).parent
+SIDE = Path(__file__).parent / "text_side.py"
 MODES = ("sync", "threads", "processes")
 GEM_MODES = {"threads": "async", "processes": "async"}
 COLUMNS = [("alone", 1), *((mode, n) for n in (8, 64) for mode in MODES)]
@@ -49,6 +47,10 @@ class Contestant:
     def ours(self) -> bool:
         """Whether it is no peer's."""
         return self.suite == "palaestra"
+
+    def mode(self, ours: str) -> str:
+        """Return what its suite has for a mode of ours."""
+        return ours if self.ours else GEM_MODES.get(ours, ours)
 
     @property
     def name(self) -> str:
@@ -72,10 +74,13 @@ CONTESTANTS = [
 def main() -> None:
     """Measure, print the table, and write it if asked."""
     chosen = options(__doc__)
-    gem = gem_interpreter()
+    gem = interpreter(GEM)
     results = []
     with ExitStack() as stack:
-        sides = {c: stack.enter_context(Side(c, gem)) for c in CONTESTANTS}
+        sides = {
+            c: stack.enter_context(Side(c.name, [sys.executable if c.ours else gem, SIDE]))
+            for c in CONTESTANTS
+        }
         [theirs, *_] = [side for c, side in sides.items() if not c.ours]
         found = machine() | {"gem-llm": theirs.ask(versions=["gem-llm", "numpy"])}
         print(heading(found))
@@ -92,8 +97,9 @@ def measure(
     sides: "dict[Contestant, Side]", mode: str, n: int, rounds: int
 ) -> list[dict[str, Any]]:
     """Return a row for each contestant with N environments."""
-    for side in sides.values():
-        side.make(mode, n)
+    for c, side in sides.items():
+        make = {"suite": c.suite, "world": c.world, "mode": c.mode(mode), "n": n, "new": c.new}
+        side.ask(make=make)
     runs: dict[Contestant, list[dict[str, float]]] = {c: [] for c in sides}
     for _ in range(rounds):
         for c, side in sides.items():
@@ -104,7 +110,7 @@ def measure(
     return [
         {
             "n": n,
-            "mode": mode if c.ours else GEM_MODES.get(mode, mode),
+            "mode": c.mode(mode),
             "contestant": c.name,
             "over": {p.name: speeds[c] / speeds[p] for p in peers(c)},
             "steps_per_second": speeds[c],
@@ -136,62 +142,6 @@ def line(row: dict[str, Any]) -> str:
         f"{plain:>8} {dialogue:>19}   {row['n']:2} {row['mode']:9}  {row['contestant']:36}"
         f"{row['steps_per_second']:9,.0f} {row['resets_per_step']:14.3f}"
     )
-
-
-class Side:
-    """The process of a contestant.
-
-    Args:
-        contestant: Who.
-        gem: The interpreter that has GEM.
-    """
-
-    def __init__(self, contestant: Contestant, gem: Path) -> None:
-        self._contestant = contestant
-        self._process = subprocess.Popen(
-            [sys.executable if contestant.ours else gem, HERE / "text_side.py"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._process.communicate()  # the end of its orders
-
-    def make(self, mode: str, n: int) -> None:
-        """Make the environments, and warm up."""
-        c = self._contestant
-        mode = mode if c.ours else GEM_MODES.get(mode, mode)
-        self.ask(make={"suite": c.suite, "world": c.world, "mode": mode, "n": n, "new": c.new})
-
-    def ask(self, **order: Any) -> Any:
-        """Give an order and wait for the answer."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"the process of {self._contestant.name} died")
-        return json.loads(answer)
-
-
-def gem_interpreter() -> Path:
-    """Return the interpreter of the virtual environment that has GEM, made if need be."""
-    root = HERE / ".venvs"
-    folder = root / GEM.replace("==", "-")
-    python, stamp = folder / "bin" / "python", folder / ".installed"
-    if not stamp.exists():
-        print(f"Installing {GEM} into {folder}: a minute, once.", flush=True)
-        venv.create(folder, clear=True, with_pip=True)
-        (root / ".gitignore").write_text("*\n")
-        subprocess.run([python, "-m", "pip", "install", "--quiet", GEM], check=True)
-        stamp.touch()
-    return python
 
 
 if __name__ == "__main__":
