@@ -13,6 +13,8 @@ network has to run in torch, on the CPU or a GPU, the update calls little else
 
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import wraps
 from inspect import signature
 from typing import Any
@@ -27,6 +29,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
+from torch.optim import Optimizer
 
 from .buffers import DictRolloutBuffer, RolloutBuffer
 from .compiled.callbacks import count_steps, watches_steps
@@ -73,7 +76,8 @@ class PPO(ppo.PPO):
         if chosen is None:
             reads = isinstance(self.observation_space, spaces.Dict)
             self.rollout_buffer_class = DictRolloutBuffer if reads else RolloutBuffer
-        super()._setup_model()
+        with _without_dynamo():
+            super()._setup_model()
         self.rollout_buffer_class = chosen  # so that files name no class that SB3 does not have
 
     def collect_rollouts(
@@ -234,6 +238,20 @@ class PPO(ppo.PPO):
         )  # fmt: skip
         callback.on_rollout_end()
         return True
+
+
+@contextmanager
+def _without_dynamo() -> Iterator[None]:
+    """Let an optimiser be made without `torch._dynamo`: to import that takes most of a start.
+
+    torch imports it for the sake of a compiler that is not at work here.
+    """
+    decorated: Any = Optimizer.add_param_group
+    Optimizer.add_param_group = getattr(decorated, "__wrapped__", decorated)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Optimizer.add_param_group = decorated  # type: ignore[method-assign]
 
 
 def _can_write_into(buffer: buffers.RolloutBuffer, steps: int) -> bool:

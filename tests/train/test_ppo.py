@@ -3,6 +3,8 @@
 import copy
 import inspect
 import pickle
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -218,6 +220,19 @@ def test_a_dense_network_stays_on_the_cpu_unless_told(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert PPO("MlpPolicy", kernels(), n_steps=32).device.type == "cpu"
     assert PPO("MlpPolicy", kernels(), n_steps=32, device="meta").device.type == "meta"
+
+
+def test_a_training_starts_without_a_compiler_that_it_does_not_use() -> None:
+    code = (
+        "import sys, gymnasium, palaestra.envs\n"
+        "from palaestra.train.kernel_vec_env import KernelVecEnv\n"
+        "from palaestra.train.ppo import PPO\n"
+        "envs = gymnasium.make_vec('palaestra/CartPole-v1', 2, 'vector_entry_point',"
+        " autoreset_mode='SameStep')\n"
+        "PPO('MlpPolicy', KernelVecEnv(envs.unwrapped), n_steps=32).learn(64)\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code]).returncode == 0
 
 
 def test_a_seed_is_a_training() -> None:
