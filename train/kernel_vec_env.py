@@ -176,13 +176,16 @@ class KernelVecEnv(VecEnv):
 
     def _tell(self, infos: list[dict[str, Any]], count: int) -> None:
         """Say of each episode that ended what `Monitor` and `DummyVecEnv` say."""
-        passed, final_N_D = round(time.time() - self.began, 6), self._final_N_D
-        for place, total, length, cut_off in self._ended_N_4[:count].tolist():
-            n = int(place)
-            infos[n] = {
+        passed, ended_E_4 = round(time.time() - self.began, 6), self._ended_N_4[:count]
+        # One copy serves all: to make one of each takes longer than the kernel.
+        final_E_D = self._final_N_D[ended_E_4[:, 0].astype(np.int64)]
+        for (place, total, length, cut_off), final in zip(
+            ended_E_4.tolist(), final_E_D, strict=True
+        ):
+            infos[int(place)] = {
                 "episode": {"r": round(total, 6), "l": int(length), "t": passed},
                 "TimeLimit.truncated": cut_off == 1.0,
-                "terminal_observation": final_N_D[n].copy(),
+                "terminal_observation": final,
             }
 
 
