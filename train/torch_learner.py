@@ -264,7 +264,7 @@ def _can_be_fused(group: dict[str, Any], state: Any) -> bool:
 def _on_host(found: list[Any]) -> NDArray[np.float64]:
     """Return the statistics of an epoch, shape (B, 6)."""
     if isinstance(found[0], torch.Tensor):
-        return torch.stack(found).double().numpy(force=True)
+        return torch.stack(found).numpy(force=True).astype(np.float64)
     return np.stack(found)
 
 
