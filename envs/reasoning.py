@@ -50,7 +50,10 @@ class Reasoning(PlannedEnv):
     Terminated by an answer, or after 4 messages; with Python after 8.
 
     ## Reference Scores
-    Success on `test`, at either level: random choices 0.12 (one in eight), oracle 1.
+    Success on `test`, at either level: random choices 0.12 (one in eight), oracle 1. On the
+    mixture of all generators (`palaestra/Reasoning-v0`) SmolLM2-135M-Instruct, 4 shots and
+    messages of at most 48 tokens, greedy 0.00 (none of 200 episodes), with 3.0 messages an
+    episode that hold no answer.
 
     ## Version History
     v0: first version.
