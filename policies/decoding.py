@@ -135,6 +135,7 @@ class Decoder:
         groups = _alike([len(tokens) for tokens in new])
         if len(groups) == 1:
             rows = _Rows(self._model, pasts, len(new[groups[0][0]]) + more)
+            pasts.clear()
             return self._forward(new, rows), rows
         logits: dict[int, Tensor] = {}
         for group in groups:

@@ -221,9 +221,9 @@ def _is_own(policy: ActorCriticPolicy, name: str) -> bool:
 
 def _distribution_of(policy: ActorCriticPolicy) -> Network | None:
     """Return what kernels must know of a policy's distribution, None if they do not know it."""
-    if type(policy.action_dist) not in _KNOWN or not _is_own(
-        policy, "_get_action_dist_from_latent"
-    ):
+    single = all(p.dtype is torch.float32 for p in policy.parameters())
+    own = _is_own(policy, "_get_action_dist_from_latent")
+    if not (type(policy.action_dist) in _KNOWN and own and single):
         return None
     log_std = 0 if isinstance(policy.action_dist, DiagGaussianDistribution) else -1
     return Network(_NO_LAYERS, _NO_LAYERS, choices_of(policy.action_space), log_std)

@@ -16,7 +16,7 @@ from palaestra.train.buffers import RolloutBuffer
 from palaestra.train.ppo import PPO
 from stable_baselines3.common import buffers
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.policies import MultiInputActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 VECTOR = spaces.Box(-1.0, 1.0, (5,), np.float32)
@@ -156,6 +156,20 @@ def test_a_policy_of_ones_own_is_heeded(policy: Any) -> None:
     learn_the_same(*pair(policy, TWO, ACTIONS["discrete"]))
 
 
+@pytest.mark.parametrize("space", [spaces.Discrete(4), spaces.MultiDiscrete([3, 2])])
+def test_numbers_that_stand_for_things_are_learned_from(space: Any) -> None:
+    elu = {"activation_fn": torch.nn.ELU}
+    learn_the_same(*pair("MlpPolicy", space, ACTIONS["discrete"], policy_kwargs=elu))
+
+
+def test_one_transition_is_learned_from() -> None:
+    one = {"n_steps": 1, "batch_size": 1, "normalize_advantage": False}
+    ours = PPO("MultiInputPolicy", Random(TWO, ACTIONS["discrete"]), **(SMALL | one))
+    before = weights(ours)
+    ours.learn(1)
+    assert not torch.equal(weights(ours), before)
+
+
 @pytest.mark.usefixtures("loss")
 def test_images_are_learned_from() -> None:
     learn_the_same(*pair("CnnPolicy", IMAGE, ACTIONS["discrete"]))
@@ -167,6 +181,30 @@ def test_weights_may_lie_in_memory_in_another_order() -> None:
     for model in (ours, its):  # Adam's memory stays as it is
         model.policy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learn_the_same(ours, its)
+
+
+class Doubles(BaseFeaturesExtractor):
+    """Say everything in twice the digits."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space, 5)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return observations.double()
+
+
+class Double(ActorCriticPolicy):
+    """Compute with twice the digits."""
+
+    def _build(self, lr_schedule: Any) -> None:
+        super()._build(lr_schedule)
+        self.double()
+
+
+@pytest.mark.parametrize("actions", ["discrete", "box"])
+def test_numbers_of_twice_the_digits_are_computed_with(actions: str) -> None:
+    extractor = {"features_extractor_class": Doubles}
+    learn_the_same(*pair(Double, VECTOR, ACTIONS[actions], policy_kwargs=extractor))
 
 
 def test_noise_that_depends_on_the_state_is_learned() -> None:
