@@ -34,7 +34,10 @@ _FITTING = frozenset({"llama", "qwen2", "qwen3"})
 def fits(model: PreTrainedModel) -> bool:
     """Tell whether a model's attention can be computed here."""
     kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    return model.config.model_type in _FITTING and kinds == {"full_attention"}
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    # Whose angles depend on the longest row of a batch.
+    uneven = rope.get("rope_type") in ("dynamic", "longrope")
+    return model.config.model_type in _FITTING and kinds == {"full_attention"} and not uneven
 
 
 class Decoder:
@@ -101,12 +104,12 @@ class Decoder:
     def _read_prefix(self, ids: list[int]) -> None:
         if ids == self._prefix_ids:
             return
-        self._prefix_ids, self._prefix = ids, []
+        self._prefix_ids, self._prefix = [], []  # until it has been read, there is none
         self._pasts.clear()
         if ids:
             rows = _Rows(self._model, [_NOTHING], len(ids))
             self._forward([ids], rows)
-            self._prefix = rows.take(0, ids).layers
+            self._prefix_ids, self._prefix = ids, rows.take(0, ids).layers
 
     def _recall(self, tail: list[int]) -> tuple[int, "_Past"]:
         """Return where something is remembered of the beginning of a row, and what.

@@ -92,7 +92,7 @@ class MiniLMExtractor(BaseFeaturesExtractor):
         ValueError: the observation space is not that of `AsChoices`.
     """
 
-    constant = True
+    constant_features = True
     """The features of an observation never change, so one rollout needs them once."""
 
     def __init__(self, observation_space: spaces.Dict) -> None:

@@ -152,9 +152,9 @@ class PPO(ppo.PPO):
             warnings.warn(what, stacklevel=5)
 
     def _settings(self) -> Settings:
-        # Of what only Adam has, no other optimiser makes use.
-        none: dict[str, Any] = {"betas": (0.0, 0.0), "eps": 0.0, "weight_decay": 0.0}
-        adam = none | self.policy.optimizer.param_groups[0]
+        adam: dict[str, Any] = {"lr": 0.0, "betas": (0.0, 0.0), "eps": 0.0, "weight_decay": 0.0}
+        if type(self.policy.optimizer) is torch.optim.Adam:  # others are asked nothing
+            adam = self.policy.optimizer.param_groups[0]
         remaining = self._current_progress_remaining
         clip_vf: Any = self.clip_range_vf
         target = self.target_kl

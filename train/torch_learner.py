@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.distributions import (
@@ -82,6 +83,7 @@ class TorchLearner:
         """
         parameters = list(self._policy.parameters())
         statistics: list[NDArray[np.float64]] = []
+        norms: list[torch.Tensor] = []
         stopped = False
         with _fused(self._policy.optimizer):
             while len(statistics) < epochs and not stopped:
@@ -92,9 +94,9 @@ class TorchLearner:
                     limit = 1.5 * settings.target_kl  # without one, nothing asks the device
                     if stopped := limit < math.inf and bool(loss.statistics_6[KL] > limit):
                         break
-                    self._descend(loss, parameters, settings)
+                    norms.append(self._descend(loss, parameters, settings))
                 statistics.append(_on_host(found))
-                if not np.isfinite(statistics[-1][:, LOSS]).all():
+                if not np.isfinite([*statistics[-1][:, LOSS], *_on_host(norms)]).all():
                     raise _diverged()
         return statistics, stopped
 
@@ -102,22 +104,31 @@ class TorchLearner:
         order_M = order_of(self._buffer, len(self.transitions.returns_M))
         yield from torch.split(torch.as_tensor(order_M, device=self._policy.device), size)
 
-    def _descend(self, loss: _Loss, parameters: list[nn.Parameter], settings: Settings) -> None:
+    def _descend(
+        self, loss: _Loss, parameters: list[nn.Parameter], settings: Settings
+    ) -> torch.Tensor:
+        """Take a step, and return the norm of the gradient before it was clipped."""
         self._policy.optimizer.zero_grad()
         torch.autograd.backward(loss.roots, loss.slopes)
         norm = nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         if self._on_cpu and not math.isfinite(norm):
             raise _diverged()
         self._policy.optimizer.step()
+        return norm
 
     # The loss
 
     def _lose(self, rows_B: torch.Tensor, settings: Settings) -> _Loss:
         if self._network is None:
             return self._lose_in_torch(rows_B, settings)
-        latent_pi, values_B_1 = self._latent_and_values(rows_B)
+        latent_pi, latent_vf = self._latents(rows_B)
         outputs_B_K = self._policy.action_net(latent_pi)
+        values_B_1 = self._policy.value_net(latent_vf)
         log_std_A = getattr(self._policy, "log_std", torch.empty(0))
+        actions = self._arrays.actions_M_A.shape[1]
+        if not _fit(self._network, outputs_B_K, values_B_1, log_std_A, actions):
+            self._network = None
+            return self._lose_in_torch(rows_B, settings)
         tensors = [outputs_B_K, values_B_1, log_std_A]
         slopes = [t.detach().clone(memory_format=torch.contiguous_format) for t in tensors]
         arrays = [slope.numpy() for slope in slopes]
@@ -159,18 +170,19 @@ class TorchLearner:
 
     def _evaluate(self, rows_B: torch.Tensor, actions_B_A: torch.Tensor) -> tuple[Any, Any, Any]:
         """Return values, log-probabilities and entropies, each of shape (B,)."""
-        if isinstance(self._policy.action_dist, CategoricalDistribution):
+        if isinstance(self._buffer.action_space, spaces.Discrete):
             actions_B_A = actions_B_A.long().flatten()
         if not self._is_standard:
             seen = self._observed(rows_B)
             values_B, log_probs_B, entropy_B = self._policy.evaluate_actions(seen, actions_B_A)
             return values_B.flatten(), log_probs_B, entropy_B
-        latent_pi, values_B_1 = self._latent_and_values(rows_B)
+        latent_pi, latent_vf = self._latents(rows_B)
         distribution = self._policy._get_action_dist_from_latent(latent_pi)
-        entropy_B = distribution.entropy()
-        return values_B_1.flatten(), distribution.log_prob(actions_B_A), entropy_B
+        log_probs_B = distribution.log_prob(actions_B_A)
+        values_B = self._policy.value_net(latent_vf).flatten()
+        return values_B, log_probs_B, distribution.entropy()
 
-    def _latent_and_values(self, rows_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _latents(self, rows_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Do the first half of `ActorCriticPolicy.evaluate_actions`."""
         policy = self._policy
         if self._features_M_F is None:
@@ -178,11 +190,10 @@ class TorchLearner:
         else:
             features = self._features_M_F.index_select(0, rows_B)
         if policy.share_features_extractor:
-            latent_pi, latent_vf = policy.mlp_extractor(features)
-        else:
-            latent_pi = policy.mlp_extractor.forward_actor(features[0])
-            latent_vf = policy.mlp_extractor.forward_critic(features[1])
-        return latent_pi, policy.value_net(latent_vf)
+            latents: tuple[torch.Tensor, torch.Tensor] = policy.mlp_extractor(features)
+            return latents
+        latent_pi = policy.mlp_extractor.forward_actor(features[0])
+        return latent_pi, policy.mlp_extractor.forward_critic(features[1])
 
     def _observed(self, rows_B: torch.Tensor) -> Any:
         observations = self._observations
@@ -193,9 +204,12 @@ class TorchLearner:
     def _constant_features(self) -> torch.Tensor | None:
         """Return the features of all transitions, if nothing ever changes them."""
         policy = self._policy
+        extractor = policy.features_extractor
         if not (
             policy.share_features_extractor
-            and getattr(policy.features_extractor, "constant", False)
+            # What is derived from such an extractor need not be constant.
+            and vars(type(extractor)).get("constant_features") is True
+            and not any(p.requires_grad for p in extractor.parameters())
             and _is_own(policy, "extract_features")
         ):
             return None
@@ -216,17 +230,37 @@ class TorchLearner:
 def _is_own(policy: ActorCriticPolicy, name: str) -> bool:
     """Tell whether a method of a policy is the one that stable-baselines3 wrote."""
     original = getattr(ActorCriticPolicy, name)
-    return getattr(type(policy), name) is original and name not in vars(policy)
+    return getattr(type(policy), name, None) is original and name not in vars(policy)
 
 
 def _distribution_of(policy: ActorCriticPolicy) -> Network | None:
     """Return what kernels must know of a policy's distribution, None if they do not know it."""
-    single = all(p.dtype is torch.float32 for p in policy.parameters())
     own = _is_own(policy, "_get_action_dist_from_latent")
-    if not (type(policy.action_dist) in _KNOWN and own and single):
+    if not own or type(policy.action_dist) not in _KNOWN:
         return None
     log_std = 0 if isinstance(policy.action_dist, DiagGaussianDistribution) else -1
     return Network(_NO_LAYERS, _NO_LAYERS, choices_of(policy.action_space), log_std)
+
+
+def _fit(
+    network: Network,
+    outputs: torch.Tensor,
+    values: torch.Tensor,
+    log_std: torch.Tensor,
+    actions: int,
+) -> bool:
+    """Tell whether kernels, which look at no bounds, can take what a policy says.
+
+    torch would spread one standard deviation over all actions, say, or cast to more digits.
+    """
+    gaussian = network.log_std >= 0
+    rows, width = len(outputs), actions if gaussian else int(network.choices_A.sum())
+    return (
+        outputs.shape == (rows, width)
+        and values.shape == (rows, 1)
+        and (not gaussian or log_std.shape == (width,))
+        and all(t.dtype is torch.float32 for t in (outputs, values, log_std))
+    )
 
 
 @contextmanager
@@ -262,7 +296,9 @@ def _can_be_fused(group: dict[str, Any], state: Any) -> bool:
 
 
 def _on_host(found: list[Any]) -> NDArray[np.float64]:
-    """Return the statistics of an epoch, shape (B, 6)."""
+    """Return the statistics of an epoch, shape (B, 6), or whatever else was found in it."""
+    if not found:
+        return np.empty(0)
     if isinstance(found[0], torch.Tensor):
         return torch.stack(found).numpy(force=True).astype(np.float64)
     return np.stack(found)

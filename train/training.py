@@ -108,7 +108,7 @@ def train(
             tell(model.num_timesteps)
             with warnings.catch_warnings():
                 # The policy for text was made for torch: nobody need be told.
-                warnings.filterwarnings("ignore", "PPO runs the network in torch")
+                warnings.filterwarnings("ignore", "PPO runs the network in torch.*ChoicePolicy")
                 model.learn(
                     max(run.recipe.total_steps - model.num_timesteps, 0),
                     callback=[MaskInfra(), _BetweenRollouts(run, writer, tell)],

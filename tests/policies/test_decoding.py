@@ -155,14 +155,28 @@ def test_half_precision_stays_near() -> None:
     torch.testing.assert_close(torch.cat(logits[3:]), torch.cat(logits[:3]), atol=0.5, rtol=0)
 
 
+def test_a_prefix_that_could_not_be_read_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = decoder(FITTING[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(ours, "_forward", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ours.decode(PREFIX, TAILS, likeliest, END, NEW)
+    expected = [alone(build(FITTING[0]), PREFIX + tail) for tail in TAILS]
+    assert ours.decode(PREFIX, TAILS, likeliest, END, NEW) == expected
+
+
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+
+
 @pytest.mark.parametrize(
     "config",
     [
         GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=2),
         Gemma2Config(**SIZES),
         Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=4, max_window_layers=1),
+        LlamaConfig(**SIZES, rope_parameters=DYNAMIC),
     ],
-    ids=["gpt2", "gemma2", "sliding window"],
+    ids=["gpt2", "gemma2", "sliding window", "dynamic angles"],
 )
 def test_other_kinds_of_attention_do_not_fit(config: Any) -> None:
     assert not fits(build(config))

@@ -143,6 +143,7 @@ def test_dictionaries_are_learned_from(actions: str) -> None:
         {"policy_kwargs": {"activation_fn": torch.nn.ELU}},
         {"policy_kwargs": {"optimizer_class": torch.optim.AdamW}},
         {"policy_kwargs": {"optimizer_class": torch.optim.SGD}},
+        {"policy_kwargs": {"optimizer_class": torch.optim.Adafactor}},
         {"policy_kwargs": {"optimizer_kwargs": {"amsgrad": True, "weight_decay": 0.1}}},
     ],
 )
@@ -181,6 +182,39 @@ def test_weights_may_lie_in_memory_in_another_order() -> None:
     for model in (ours, its):  # Adam's memory stays as it is
         model.policy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learn_the_same(ours, its)
+
+
+class Shared(ActorCriticPolicy):
+    """Have one standard deviation for all actions."""
+
+    def _build(self, lr_schedule: Any) -> None:
+        super()._build(lr_schedule)
+        self.log_std = torch.nn.Parameter(torch.zeros(1))
+        self.optimizer = self.optimizer_class(self.parameters(), lr=1e-3)  # type: ignore[call-arg]
+
+
+class Never(torch.nn.Module):
+    """Rule an action out."""
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.masked_fill(torch.tensor([False, True, False]), -torch.inf)
+
+
+class Masked(ActorCriticPolicy):
+    """Never take the second action."""
+
+    def _build(self, lr_schedule: Any) -> None:
+        super()._build(lr_schedule)
+        self.action_net = torch.nn.Sequential(self.action_net, Never())
+
+
+def test_one_standard_deviation_may_serve_all_actions() -> None:
+    learn_the_same(*pair(Shared, VECTOR, ACTIONS["box"]))
+
+
+@pytest.mark.usefixtures("loss")
+def test_an_action_may_be_impossible() -> None:
+    learn_the_same(*pair(Masked, VECTOR, ACTIONS["discrete"]))
 
 
 class Doubles(BaseFeaturesExtractor):
@@ -241,7 +275,7 @@ def test_an_observation_that_is_no_number_is_named() -> None:
 class Counts(BaseFeaturesExtractor):
     """Have no parameters, and count the rows that it is asked for."""
 
-    constant = True
+    constant_features = True
     rows = 0
 
     def __init__(self, observation_space: spaces.Box) -> None:
@@ -259,6 +293,49 @@ def test_features_that_are_constant_are_computed_once_a_rollout() -> None:
     Counts.rows = 0
     learn_the_same(ours, its)
     assert Counts.rows == 32 + 3 * 32  # SB3 asks in every epoch
+
+
+class Learns(Counts):
+    """Be derived from what is constant, and not be constant."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space)
+        self.layer = torch.nn.Linear(5, 5)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.layer(observations)
+        return found
+
+
+def test_features_that_are_learned_are_no_constants() -> None:
+    extractor = {"features_extractor_class": Learns}
+    learn_the_same(*pair("MlpPolicy", VECTOR, ACTIONS["discrete"], policy_kwargs=extractor))
+
+
+@pytest.mark.usefixtures("loss")
+def test_a_rollout_of_which_nothing_is_valid_is_no_rollout() -> None:
+    model, _ = pair("MultiInputPolicy", TWO, ACTIONS["discrete"])
+    model.rollout_buffer.valid_T_N[:] = False
+    with pytest.raises(UserError, match="no transition of the rollout is valid"):
+        model.train()
+
+
+class Pessimist(buffers.RolloutBuffer):
+    """Give samples of its own."""
+
+    def _get_samples(self, batch_inds: Any, env: Any = None) -> Any:
+        found = super()._get_samples(batch_inds, env)
+        return found._replace(advantages=-found.advantages)
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicy", Masked])
+@pytest.mark.filterwarnings("default:PPO's update")
+def test_a_buffer_that_makes_samples_in_its_own_way_is_left_to_sb3(policy: Any) -> None:
+    model = PPO(
+        policy, Random(VECTOR, ACTIONS["discrete"]), rollout_buffer_class=Pessimist, **SMALL
+    )
+    with pytest.warns(UserWarning, match="Pessimist makes minibatches in its own way"):
+        model.learn(64)
 
 
 class ByHalves(RolloutBuffer):

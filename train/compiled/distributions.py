@@ -6,6 +6,7 @@ of a continuous one, given by its mean and by a standard deviation that is a par
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,8 +88,7 @@ def log_prob_and_entropy(  # type: ignore[no-untyped-def]
         logits_C = outputs_K[first : first + network.choices_A[a]]
         _normalise(logits_C)
         log_prob += logits_C[int(action_A[a])]
-        for c in range(logits_C.shape[0]):
-            entropy -= math.exp(logits_C[c]) * logits_C[c]
+        entropy += _entropy(logits_C)
         first += network.choices_A[a]
     return log_prob, entropy
 
@@ -125,18 +125,29 @@ def slopes(
     first = 0
     for a in range(len(network.choices_A)):
         logits_C = outputs_K[first : first + network.choices_A[a]]
-        entropy = _ZERO
-        if of_entropy != _ZERO:
-            for c in range(logits_C.shape[0]):
-                entropy -= math.exp(logits_C[c]) * logits_C[c]
+        entropy = _entropy(logits_C) if of_entropy != _ZERO else _ZERO
         choice = int(action_A[a])
         for c in range(logits_C.shape[0]):
             chance = math.exp(logits_C[c])
             chosen = _ONE if c == choice else _ZERO
+            if chance == _ZERO:
+                logits_C[c] = of_log_prob * chosen
+                continue
             logits_C[c] = of_log_prob * (chosen - chance) - of_entropy * chance * (
                 logits_C[c] + entropy
             )
         first += network.choices_A[a]
+
+
+@fast
+def _entropy(log_probs_C: Floats) -> Any:
+    """Return the entropy; what is impossible adds nothing to it, be its logarithm infinite."""
+    entropy = _ZERO
+    for c in range(log_probs_C.shape[0]):
+        chance = math.exp(log_probs_C[c])
+        if chance > _ZERO:
+            entropy -= chance * log_probs_C[c]
+    return entropy
 
 
 @fast

@@ -12,7 +12,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
 
 from ...errors import UserError
-from ..buffers import RolloutBuffer
+from ..buffers import DictRolloutBuffer, RolloutBuffer
 from ..minibatches import shuffled
 from ..storing import check_finite
 from .network import Floats
@@ -21,6 +21,14 @@ from .update import Transitions
 
 NO_MASKS = np.empty((0, 0), np.float32)
 """For kernels: every choice is admissible."""
+
+
+_KNOWN = (buffers.RolloutBuffer, buffers.DictRolloutBuffer, RolloutBuffer, DictRolloutBuffer)
+_MAKING = {
+    name: {getattr(kind, name, None) for kind in _KNOWN}
+    for name in ("get", "_get_samples", "to_torch", "_sample", "_numbers", "_load")
+}
+"""What makes minibatches, as it is known."""
 
 
 def check(buffer: buffers.RolloutBuffer) -> None:
@@ -32,7 +40,10 @@ def check(buffer: buffers.RolloutBuffer) -> None:
     """
     if not buffer.full:
         raise UserError("the rollout buffer is not full: collect a rollout before train()")
-    if type(buffer).get not in (buffers.RolloutBuffer.get, RolloutBuffer.get):
+    if any(
+        getattr(type(buffer), name, None) not in known or name in vars(buffer)
+        for name, known in _MAKING.items()
+    ):
         raise NotCompiled(f"{type(buffer).__name__} makes minibatches in its own way")
 
 
@@ -49,6 +60,8 @@ def pack(buffer: buffers.RolloutBuffer, read: Callable[[Any], Any]) -> Transitio
     flat = buffer.generator_ready  # somebody has read minibatches before
     lead = buffer.values.shape[:2]
     valid = np.ones(lead, bool) if flat else getattr(buffer, "valid_T_N", np.ones(lead, bool))
+    if not valid.any():
+        raise UserError("no transition of the rollout is valid: there is nothing to learn from")
     observations: Any = buffer.observations
     parts = {"observations": observations}
     if isinstance(observations, dict):
