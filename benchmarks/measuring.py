@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from palaestra.train.records import commit, versions
+from sides import ONE_THREAD
+from tables import amount
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 Row = dict[str, Any]
 """A line of a table."""
 
@@ -36,9 +37,8 @@ def one_core() -> None:
 
     Libraries read their limits when they are loaded, so the process begins anew with these.
     """
-    if any(os.environ.get(name) != "1" for name in _THREADS):
-        environment = os.environ | dict.fromkeys(_THREADS, "1")
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    if not ONE_THREAD.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | ONE_THREAD)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
@@ -83,16 +83,23 @@ def compared(
     ]
 
 
-def report(rows: Sequence[Row], path: Path | None) -> None:
-    """Print a table, ratios first, and write it with the machine and the versions if asked."""
-    found = machine()
+def report(
+    rows: Sequence[Row], path: Path | None, peers: Mapping[str, Mapping[str, str]] | None = None
+) -> None:
+    """Print a table, ratios first, and write it with the machine and the versions if asked.
+
+    Args:
+        rows: Of the table.
+        path: Where it is written.
+        peers: Versions in the interpreter of each peer that has one of its own.
+    """
+    found = machine() | dict(peers or {})
     print(heading(found))
     wide = max(len(row["what"]) for row in rows)
     print(f"{'ours is':>8}  {'what':{wide}}  {'contestant':34}{'per second':>14}")
     for row in rows:
         ratio = f"{row['ratio']:.1f}x" if row["ratio"] != 1 else ""
-        amount = f"{row['per_second']:,.0f} {row['unit']}"
-        print(f"{ratio:>8}  {row['what']:{wide}}  {row['contestant']:34}{amount:>20}")
+        print(f"{ratio:>8}  {row['what']:{wide}}  {row['contestant']:34}{amount(row):>20}")
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"machine": found, "results": list(rows)}, indent=2) + "\n")

@@ -1,16 +1,17 @@
 """One side of `peers.py`: trains or steps CartPole as one library does, when told to.
 
-Run by the interpreter that has the library, so it needs nothing else. Orders come as lines of
-JSON, and so do answers.
+Run by the interpreter that has the library, so it needs nothing else.
 """
 
-import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+
+from sides import orders
 
 Run = Callable[[], Any]
 
@@ -18,12 +19,10 @@ Run = Callable[[], Any]
 def main() -> None:
     """Answer one order after the other."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
-    suite, run = sys.argv[1], print
-    for line in sys.stdin:
+    suite = sys.argv[1]
+    for order, reply in orders():
         answer: Any = None
-        match json.loads(line):
+        match order:
             case {"train": [name, n, steps, settings]}:
                 run = TRAINERS[suite](name, n, steps, settings)
                 run()
@@ -38,7 +37,7 @@ def main() -> None:
                 answer = time.process_time() - start
             case {"spent": _}:
                 answer = time.process_time()
-        print(json.dumps(answer), file=answers, flush=True)
+        reply(answer)
 
 
 def _step(env: Any, n: int, count: int) -> None:
@@ -60,6 +59,7 @@ def _palaestra_envs(n: int, **kwargs: Any) -> Any:
 def _envpool(n: int) -> Any:
     import envpool
 
+    warnings.filterwarnings("ignore", ".*precision lowered")  # of the spaces that it declares
     return envpool.make("CartPole-v1", "gymnasium", num_envs=n, num_threads=1)
 
 

@@ -1,14 +1,24 @@
-"""Contestants that have a process of their own, and peers that have an interpreter of their own."""
+"""Contestants that have a process of their own, and peers that have an interpreter of their own.
 
+Peers import this, too, so it needs nothing but Python.
+"""
+
+import importlib.metadata
 import json
 import os
+import platform
 import subprocess
+import sys
 import venv
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
 HERE = Path(__file__).parent
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+)
+"""Variables that keep libraries to one thread; they read them when they are loaded."""
 
 
 class Side:
@@ -29,7 +39,7 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | dict.fromkeys(_THREADS, "1") | (environment or {}),
+            env=os.environ | ONE_THREAD | (environment or {}),
         )
 
     def __enter__(self) -> Self:
@@ -48,6 +58,26 @@ class Side:
         if not answer:
             raise SystemExit(f"the process of {self._name} died")
         return json.loads(answer)
+
+
+def orders() -> Iterator[tuple[dict[str, Any], Callable[[Any], None]]]:
+    """Yield, in the process of a contestant, each order and what takes the answer to it.
+
+    Which versions it has of some packages is answered for every contestant.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints is no answer
+
+    def reply(answer: Any) -> None:
+        print(json.dumps(answer), file=answers, flush=True)
+
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "versions" in order:
+            found = {name: importlib.metadata.version(name) for name in order["versions"]}
+            reply({"python": platform.python_version(), **found})
+        else:
+            yield order, reply
 
 
 def interpreter(*requirements: str) -> Path:

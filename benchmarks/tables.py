@@ -41,8 +41,21 @@ def _head(document: str | None) -> str:
 
 
 def _measured(machine: dict[str, Any]) -> str:
-    names = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    return f"Measured on {machine['machine']}, with {names}."
+    """Return on what was measured: the machine, our libraries, those of peers with their own."""
+
+    def listed(found: dict[str, str]) -> str:
+        return ", ".join(f"{name} {version}" for name, version in found.items())
+
+    peers = {k: v for k, v in machine.items() if isinstance(v, dict) and k != "versions"}
+    beside = "".join(f"; {name} with {listed(found)}" for name, found in peers.items())
+    return f"Measured on {machine['machine']}, with {listed(machine['versions'])}{beside}."
+
+
+def amount(row: dict[str, Any]) -> str:
+    """Write how much was done in a second, or how long one took where that was less than one."""
+    if row["per_second"] < 1:
+        return f"one in {1 / row['per_second']:.1f} s"
+    return f"{row['per_second']:,.0f} {row['unit']}"
 
 
 def _lines(rows: list[dict[str, Any]]) -> str:
@@ -53,7 +66,7 @@ def _lines(rows: list[dict[str, Any]]) -> str:
         if row["ratio"] == 1:
             ours = row
             continue
-        speeds = " | ".join(f"{r['per_second']:,.0f} {r['unit']}" for r in (ours, row))
+        speeds = " | ".join(amount(r) for r in (ours, row))
         table.append(f"| {row['what']} | {row['contestant']} | {row['ratio']:.1f}x | {speeds} |")
     return "\n".join(table)
 

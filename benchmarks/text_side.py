@@ -1,20 +1,18 @@
 """One side of `text.py`: makes the environments of one suite and steps them, when told to.
 
 Run by the interpreter that has the suite, so it needs nothing else. Both suites go through the
-same loops; orders come as lines of JSON, and so do answers.
+same loops.
 """
 
 import functools
 import importlib
-import importlib.metadata
 import itertools
-import json
 import os
-import platform
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
+
+from sides import orders
 
 CORES = os.sched_getaffinity(0)
 ROUND = 0.25
@@ -26,21 +24,16 @@ SPAN, TURNS = 31, 5
 
 def main() -> None:
     """Answer one order after the other."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a suite prints is no answer
-    for line in sys.stdin:
+    for order, reply in orders():
         answer: Any = None
-        match json.loads(line):
+        match order:
             case {"make": made_as}:
                 side = Side(**made_as)
             case {"run": _}:
                 answer = side.run()
             case {"close": _}:
                 side.close()
-            case {"versions": packages}:
-                found = {name: importlib.metadata.version(name) for name in packages}
-                answer = {"python": platform.python_version(), **found}
-        print(json.dumps(answer), file=answers, flush=True)
+        reply(answer)
 
 
 class Side:

@@ -1,8 +1,11 @@
 """Benchmarks: a table, a file that says on what it was measured, and no success that was none."""
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
+import gymnasium
 import pytest
 from palaestra.errors import UserError
 from palaestra.train import benchmarks
@@ -27,6 +30,27 @@ def test_results_say_on_what_they_were_measured(
         assert len(row["seconds"]) == 1
         assert row["contestant"] in shown
         assert (row["ratio"] == 1) == (row["contestant"] == "palaestra")
+
+
+def test_a_contestant_does_what_it_is_told_and_says_how_long_it_took(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(benchmarks.FOLDER)
+    sides = importlib.import_module("sides")
+    command = [sys.executable, benchmarks.FOLDER / "peers_side.py", "palaestra"]
+    with sides.Side("palaestra", command) as side:
+        assert side.ask(versions=["gymnasium"])["gymnasium"] == gymnasium.__version__
+        assert side.ask(step=[2, 8]) == 16
+        assert 0 < side.ask(run=True) < side.ask(spent=True)
+        assert side.ask(train=["CartPole-v1", 2, 32, {"n_steps": 16, "batch_size": 32}]) == 32
+        assert side.ask(run=True) > 0
+
+
+def test_what_takes_seconds_is_not_shown_as_none_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(benchmarks.FOLDER)
+    tables = importlib.import_module("tables")
+    assert tables.amount({"per_second": 0.25, "unit": "starts"}) == "one in 4.0 s"
+    assert tables.amount({"per_second": 2500.0, "unit": "steps"}) == "2,500 steps"
 
 
 def test_a_benchmark_that_fails_is_no_result(
