@@ -149,7 +149,8 @@ class Evaluation:
             The number of episodes that were played.
         """
         known = existing(path)
-        missing = [seed for seed in seeds if self._record(_unplayed(seed)).key not in known]
+        contest = self._record(Episode(0, generator(0), None, {})).contest
+        missing = [seed for seed in seeds if (*contest, seed) not in known]
         if not missing:
             return 0
         with RecordFile(path) as file:
@@ -196,10 +197,6 @@ class Evaluation:
             return bool(episode.info["success"])
         threshold = views.find_spec(self.env_id).reward_threshold
         return None if threshold is None else episode.episode_return >= threshold
-
-
-def _unplayed(seed: int) -> Episode:
-    return Episode(seed, np.random.default_rng(seed), None, {})
 
 
 def seat(

@@ -64,9 +64,14 @@ class Record:
     @property
     def key(self) -> tuple[Any, ...]:
         """What makes two records the same episode of the same agent."""
+        return (*self.contest, self.episode_seed)
+
+    @property
+    def contest(self) -> tuple[Any, ...]:
+        """What the records of an evaluation share: all of the key but the episode."""
         return (
             self.env, self.split, self.purpose, self.agent, self.agent_hash,
-            self.training_seed, self.training_steps, self.episode_seed,
+            self.training_seed, self.training_steps,
         )  # fmt: skip
 
 
