@@ -57,7 +57,8 @@ class Hangman(TextEnv):
     ## Reference Scores
     Success on `test`, `ten-misses`, 200 episodes each: random choices 0.02 (0.01 to 0.04), oracle
     1, PPO through `AsChoices` and MiniLM 0.01 (0.00 to 0.03; 6,144 steps, one training seed),
-    SmolLM2-135M-Instruct, 2 shots, greedy 0.00 (none of 200).
+    SmolLM2-135M-Instruct, 2 shots, greedy 0.00 (none of 200), sampled at temperature 1 0.00 (none
+    of 200), with 10.9 messages an episode that hold no guess.
 
     ## Version History
     v0: first version.
