@@ -53,7 +53,7 @@ class Reasoning(PlannedEnv):
     Success on `test`, at either level: random choices 0.12 (one in eight), oracle 1. On the
     mixture of all generators (`palaestra/Reasoning-v0`) SmolLM2-135M-Instruct, 4 shots and
     messages of at most 48 tokens, greedy 0.00 (none of 200 episodes), with 3.0 messages an
-    episode that hold no answer.
+    episode that hold no answer; sampled at temperature 1 0.00 (none of 200), with 3.5 of them.
 
     ## Version History
     v0: first version.
