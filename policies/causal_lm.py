@@ -4,20 +4,18 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
+from transformers import AutoModelForCausalLM
 
-from .. import assets
-from ..errors import UserError
-from . import PACKAGED_MODEL, decoding
+from . import PACKAGED_MODEL
+from .chat import LOAD_ERRORS, Chat, cannot_load, source_of
+from .crossing import Message
+from .engines import engine_of
 from .loading import quietly
-
-Message = dict[str, Any]
+from .packed import pack
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class CausalLM:
     """A transformers chat model with its tokenizer.
 
     Args:
-        name: `SmolLM2-135M-Instruct`, a local folder, or a name on a hub.
+        name: `SmolLM2-135M-Instruct`, a local folder, a GGUF file, or a name on a hub.
         device: A torch device, or `auto` for a GPU if there is one.
         dtype: Name of a torch dtype; float32 is what repeats on any CPU.
 
@@ -45,36 +43,36 @@ class CausalLM:
     def __init__(
         self, name: str = PACKAGED_MODEL, device: str = "cpu", dtype: str = "float32"
     ) -> None:
-        self.name = name
-        source = _source(name)
+        self.chat = Chat(name)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        model: Any
+        source, options = source_of(name)
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(source, padding_side="left")
             with quietly():
-                model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
-        except (OSError, ValueError, AttributeError, TypeError, SafetensorError) as error:
-            reason = str(error).partition("\n")[0]
-            raise UserError(
-                f"cannot load the language model {name!r}: {reason}; give {PACKAGED_MODEL!r}, or a "
-                "folder that transformers can load"
-            ) from None
-        if not self._tokenizer.chat_template:
-            raise UserError(f"{name!r} has no chat template: give an instruction-tuned model")
-        if self._tokenizer.pad_token_id is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
-        self._model = model.to(device).eval()
-        fits = decoding.fits(self._model)
-        self._decoder = decoding.Decoder(self._model) if fits else None
-        self._device = torch.device(device)
-        self._heads: dict[str, list[int]] = {}
+                model: Any = AutoModelForCausalLM.from_pretrained(
+                    source, dtype=getattr(torch, dtype), **options
+                )
+        except LOAD_ERRORS as error:
+            raise cannot_load(name, error) from None
+        self.model: Any = model.to(device).eval()
+        pack(self.model)
+        self.engine = engine_of(self.model)
+
+    @property
+    def name(self) -> str:
+        """As it was given."""
+        return self.chat.name
+
+    @property
+    def context(self) -> int:
+        """Most tokens that the model can read and write."""
+        return int(self.model.config.max_position_embeddings)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all weights."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self._model.state_dict().items()):
+        for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.float().cpu().numpy().tobytes())
         return digest.hexdigest()
@@ -101,90 +99,18 @@ class CausalLM:
                 not on its neighbours in the batch; needed above temperature 0.
             tools: JSON schemas, for chat templates that present them.
         """
-        head = self._render(prefix, tools, prompt=False) if prefix else ""
-        head_ids = self._head(head)
-        tails = []
-        for dialogue in dialogues:
-            whole = self._render([*prefix, *dialogue], tools, prompt=True)
-            if not whole.startswith(head):
-                raise UserError(f"the chat template of {self.name!r} rewrites earlier messages")
-            tails.append(
-                self._tokenize(whole[len(head) :])[-self._room(head_ids, max_new_tokens) :]
-            )
-        choose = _Sampler(temperature, rngs) if temperature > 0 else _likeliest
-        end = self._tokenizer.eos_token_id
-        if self._decoder:
-            said = self._decoder.decode(head_ids, tails, choose, end, max_new_tokens)
-        else:
-            said = self._generate([head_ids + tail for tail in tails], choose, max_new_tokens)
-        return [self._read(row) for row in said]
-
-    @torch.inference_mode()
-    def _generate(
-        self, prompts: list[list[int]], choose: decoding.Choose, max_new_tokens: int
-    ) -> list[list[int]]:
-        """Continue prompts by transformers' own generation, which any architecture has."""
-        width, pad = max(map(len, prompts)), self._tokenizer.pad_token_id
-        padding = [width - len(ids) for ids in prompts]
-        ids_BT = [[pad] * n + ids for n, ids in zip(padding, prompts, strict=True)]
-        mask_BT = [[0] * n + [1] * (width - n) for n in padding]
-        generated = self._model.generate(
-            input_ids=torch.tensor(ids_BT, device=self._device),
-            attention_mask=torch.tensor(mask_BT, device=self._device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=pad,
-            eos_token_id=self._tokenizer.eos_token_id,
-            logits_processor=LogitsProcessorList([_Chosen(choose)]),
-        )
-        said: list[list[int]] = generated[:, width:].tolist()
-        return said
-
-    def _read(self, ids: list[int]) -> Reply:
-        end = self._tokenizer.eos_token_id
-        count = ids.index(end) + 1 if end in ids else len(ids)
-        text: str = self._tokenizer.decode(ids[:count], skip_special_tokens=True)
-        return Reply(text.strip(), count)
-
-    def _render(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], prompt: bool
-    ) -> str:
-        # The content of an assistant's message is what the model wrote, its calls included:
-        # a template that writes tool_calls again would show each of them twice.
-        plain = [{k: v for k, v in m.items() if k != "tool_calls"} for m in messages]
-        rendered: str = self._tokenizer.apply_chat_template(
-            plain, tools=list(tools) or None, tokenize=False, add_generation_prompt=prompt
-        )
-        return rendered
-
-    def _tokenize(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def _room(self, head: list[int], max_new_tokens: int) -> int:
-        """Return how many tokens of a dialogue fit between the prefix and the reply."""
-        room = self._model.config.max_position_embeddings - len(head) - max_new_tokens
-        if room < 16:
-            raise UserError("the examples leave no room in the context: give fewer shots")
-        return int(room)
-
-    def _head(self, text: str) -> list[int]:
-        """Return the ids of the prefix."""
-        if text not in self._heads:
-            ids = self._tokenize(text)
-            self._room(ids, 1)  # too long a prefix is told before it is read
-            self._heads = {text: ids}
-        return self._heads[text]
+        room = self.context - max_new_tokens
+        head_ids, tails = self.chat.prompts(dialogues, prefix, room, tools)
+        choose = Sampler(temperature, rngs) if temperature > 0 else _likeliest
+        found = self.engine.decode(head_ids, tails, choose, self.chat.end, max_new_tokens)
+        return [Reply(self.chat.text(c.tokens), len(c.tokens)) for c in found]
 
 
 def _likeliest(logits_AV: torch.Tensor, rows: list[int]) -> torch.Tensor:
     return logits_AV.argmax(1)
 
 
-class _Sampler:
+class Sampler:
     """Sample tokens from the softmax of the logits, each row by a generator of its own.
 
     Args:
@@ -204,20 +130,3 @@ class _Sampler:
         # The first whose sum is above the draw: what has no probability is never taken.
         found_A1 = torch.searchsorted(sums_AV, draws_A1 * sums_AV[:, -1:], right=True)
         return found_A1[:, 0].clamp(max=sums_AV.shape[1] - 1)
-
-
-class _Chosen(LogitsProcessor):
-    """Leave transformers' greedy generation nothing but the tokens that were chosen."""
-
-    def __init__(self, choose: decoding.Choose) -> None:
-        self._choose = choose
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        chosen = self._choose(scores, list(range(len(scores))))
-        return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
-
-
-def _source(name: str) -> str:
-    if name.lower() == PACKAGED_MODEL.lower():
-        return str(assets.smollm2_directory())
-    return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name

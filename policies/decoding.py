@@ -12,7 +12,8 @@ Source: Juravsky et al., "Hydragen: High-Throughput LLM Inference with Shared Pr
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -40,17 +41,31 @@ def fits(model: PreTrainedModel) -> bool:
     return model.config.model_type in _FITTING and kinds == {"full_attention"} and not uneven
 
 
+class Continuation(NamedTuple):
+    """How a row goes on."""
+
+    tokens: list[int]
+    """New ones, the end included."""
+    hidden_H: Tensor
+    """What the last layer said before the first of them, shape (H,)."""
+    inputs_TH: Tensor | None = None
+    """What went into the layer `first`, of the row and all new tokens but the last."""
+
+
 class Decoder:
     """Continue rows of tokens, and remember what was read for the next turn.
 
     Args:
         model: A model that `fits`, whose attention is computed here from now on.
         memory: Most tokens of which keys and values are remembered; the oldest rows go first.
+        first: A layer; what goes into it is remembered and returned, too. None for nothing.
     """
 
-    def __init__(self, model: PreTrainedModel, memory: int = 32_768) -> None:
+    def __init__(
+        self, model: PreTrainedModel, memory: int = 32_768, first: int | None = None
+    ) -> None:
         model.set_attn_implementation(_ATTENTION)
-        self._model, self._memory = model, memory
+        self._model, self._memory, self._first = model, memory, first
         self._prefix_ids: list[int] = []
         self._prefix: KeysValues = []
         self._pasts: deque[_Past] = deque()
@@ -63,7 +78,7 @@ class Decoder:
         choose: Choose,
         end: int,
         max_new_tokens: int,
-    ) -> list[list[int]]:
+    ) -> list[Continuation]:
         """Continue each row until it says `end` or has as many new tokens as it may.
 
         Args:
@@ -80,34 +95,67 @@ class Decoder:
         self._pasts = deque(past for i, past in enumerate(self._pasts) if i not in used)
         pasts = [past for _, past in recalled]
         del recalled  # whatever holds keys and values holds as much memory as all else
-        logits_AV, rows = self._read(tails, pasts, max_new_tokens - 1)
-        said: list[list[int]] = [[] for _ in tails]
+        hidden_AH, rows = self._read(tails, pasts, max_new_tokens - 1)
+        found = [Continuation([], hidden_H) for hidden_H in hidden_AH]
+        said = [continuation.tokens for continuation in found]
         active = list(range(len(tails)))
         for step in range(max_new_tokens):
-            chosen = choose(logits_AV, active).tolist()
+            chosen = choose(self._logits(hidden_AH), active).tolist()
             for row, token in zip(active, chosen, strict=True):
                 said[row].append(token)
             ended = [p for p, t in enumerate(chosen) if t == end or step == max_new_tokens - 1]
             for place in ended:
                 row = active[place]
-                self._pasts.append(rows.take(place, [*tails[row], *said[row][:-1]]))
+                past = rows.take(place, [*tails[row], *said[row][:-1]])
+                found[row] = found[row]._replace(inputs_TH=self._inputs(past))
+                self._pasts.append(past)
             if len(ended) == len(active):
                 break
             if ended:
                 going = [place for place in range(len(active)) if place not in ended]
                 rows.keep(going)
                 active = [active[place] for place in going]
-            logits_AV = self._forward([[said[row][-1]] for row in active], rows)
+            hidden_AH = self._forward([[said[row][-1]] for row in active], rows)
         self._forget(len(tails))
-        return said
+        return found
 
+    @torch.inference_mode()
+    def read(self, prefix: Sequence[int], tails: Sequence[Sequence[int]]) -> list[Continuation]:
+        """Read rows to their ends, without a token more and without remembering them."""
+        self._read_prefix(list(prefix))
+        pasts = [self._recall(list(tail))[1] for tail in tails]
+        hidden_BH, rows = self._read(tails, pasts, 0)
+        return [
+            Continuation([], hidden_H, self._inputs(rows.take(i, list(tail))))
+            for i, (hidden_H, tail) in enumerate(zip(hidden_BH, tails, strict=True))
+        ]
+
+    def prefix_inputs(self, ids: list[int]) -> Tensor | None:
+        """Return what goes into the layer `first` of a prefix, shape (P, H); None without one."""
+        self._read_prefix(ids)
+        return self._inputs(_Past(ids, self._prefix)) if ids else None
+
+    def forget(self) -> None:
+        """Forget everything: the weights have changed."""
+        self._prefix_ids, self._prefix = [], []
+        self._pasts.clear()
+
+    def _inputs(self, past: "_Past") -> Tensor | None:
+        return None if self._first is None else torch.cat(past.layers[-1], -1)[0]
+
+    def _logits(self, hidden_AH: Tensor) -> Tensor:
+        """Return the logits of the tokens that may follow, shape (A, V)."""
+        head: Any = self._model.get_output_embeddings()
+        logits: Tensor = head(hidden_AH).float()
+        return logits
+
+    @torch.inference_mode()
     def _read_prefix(self, ids: list[int]) -> None:
         if ids == self._prefix_ids:
             return
-        self._prefix_ids, self._prefix = [], []  # until it has been read, there is none
-        self._pasts.clear()
+        self.forget()  # until it has been read, there is none
         if ids:
-            rows = _Rows(self._model, [_NOTHING], len(ids))
+            rows = self._rows([_NOTHING], len(ids))
             self._forward([ids], rows)
             self._prefix_ids, self._prefix = ids, rows.take(0, ids).layers
 
@@ -125,7 +173,7 @@ class Decoder:
     def _read(
         self, tails: Sequence[Sequence[int]], pasts: list["_Past"], more: int
     ) -> tuple[Tensor, "_Rows"]:
-        """Read the rest of each row, and return the logits behind it, and rows to go on with.
+        """Read the rest of each row, and return what the last layer says, and rows to go on with.
 
         Rows of different lengths are read apart, since padding is read as slowly as words.
 
@@ -137,18 +185,21 @@ class Decoder:
         new = [list(tail[past.length :]) for tail, past in zip(tails, pasts, strict=True)]
         groups = _alike([len(tokens) for tokens in new])
         if len(groups) == 1:
-            rows = _Rows(self._model, pasts, len(new[groups[0][0]]) + more)
+            rows = self._rows(pasts, len(new[groups[0][0]]) + more)
             pasts.clear()
             return self._forward(new, rows), rows
-        logits: dict[int, Tensor] = {}
+        hidden: dict[int, Tensor] = {}
         for group in groups:
-            rows = _Rows(self._model, [pasts[i] for i in group], len(new[group[0]]))
-            found_GV = self._forward([new[i] for i in group], rows)
+            rows = self._rows([pasts[i] for i in group], len(new[group[0]]))
+            found_GH = self._forward([new[i] for i in group], rows)
             for place, i in enumerate(group):
-                logits[i], pasts[i] = found_GV[place], rows.take(place, list(tails[i]))
-        rows = _Rows(self._model, pasts, more)
+                hidden[i], pasts[i] = found_GH[place], rows.take(place, list(tails[i]))
+        rows = self._rows(pasts, more)
         pasts.clear()
-        return torch.stack([logits[i] for i in range(len(tails))]), rows
+        return torch.stack([hidden[i] for i in range(len(tails))]), rows
+
+    def _rows(self, pasts: Sequence["_Past"], more: int) -> "_Rows":
+        return _Rows(self._model, pasts, more, self._first is not None)
 
     def _forget(self, newest: int) -> None:
         """Forget the oldest rows, and last of all some of the newest, whose turns are to come."""
@@ -156,7 +207,7 @@ class Decoder:
             self._pasts.popleft() if len(self._pasts) > newest else self._pasts.pop()
 
     def _forward(self, tokens: list[list[int]], rows: "_Rows") -> Tensor:
-        """Read more tokens of each row and return the logits behind the last, shape (A, V)."""
+        """Read more tokens of each row and return what the last layer says, shape (A, H)."""
         width = max(map(len, tokens))
         device = rows.real_BT.device
         ids_BT = torch.tensor([[0] * (width - len(t)) + t for t in tokens], device=device)
@@ -167,16 +218,33 @@ class Decoder:
         # A padding token sees itself, for a softmax over nothing is no number; none sees padding.
         earlier = torch.ones(width, before + width, dtype=torch.bool, device=device).tril(before)
         mask_BTS = (rows.real_BT[:, None] & earlier) | earlier.triu(before)
-        out: Any = self._model(
-            input_ids=ids_BT,
-            attention_mask=mask_BTS[:, None],
-            position_ids=positions_BT + (len(self._prefix_ids) if self._prefix else 0),
-            past_key_values=rows,
-            logits_to_keep=1,
-            shared_prefix=self._prefix,
-        )
-        logits: Tensor = out.logits[:, -1].float()
-        return logits
+        body: Any = self._model.base_model
+        with _inputs_of(body, self._first) as inputs:
+            out: Any = body(
+                input_ids=ids_BT,
+                attention_mask=mask_BTS[:, None],
+                position_ids=positions_BT + (len(self._prefix_ids) if self._prefix else 0),
+                past_key_values=rows,
+                shared_prefix=self._prefix,
+            )
+        for inputs_BTH in inputs:
+            rows.remember(inputs_BTH)
+        hidden: Tensor = out.last_hidden_state[:, -1]
+        return hidden
+
+
+@contextmanager
+def _inputs_of(body: Any, layer: int | None) -> Iterator[list[Tensor]]:
+    """Collect what goes into a layer."""
+    seen: list[Tensor] = []
+    if layer is None:
+        yield seen
+        return
+    hook = body.layers[layer].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 _WORTH_IT = 16
@@ -274,15 +342,22 @@ class _Rows(Cache):
     Tokens stand at the right of what was added together, so all rows go on at the same place.
     """
 
-    def __init__(self, model: PreTrainedModel, pasts: Sequence[_Past], more: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, pasts: Sequence[_Past], more: int, inputs: bool
+    ) -> None:
         width = max(past.length for past in pasts)
+        # What goes into a layer is kept as keys are, a half, and as values are, the other half.
         self._own = [
             _Layer([p.layers[i] if p.ids else None for p in pasts], width, more)
-            for i in range(model.config.num_hidden_layers)
+            for i in range(model.config.num_hidden_layers + inputs)
         ]
         super().__init__(layers=list(self._own))
         real = [[False] * (width - past.length) + [True] * past.length for past in pasts]
         self.real_BT = torch.tensor(real, dtype=torch.bool, device=model.device)
+
+    def remember(self, inputs_BTH: Tensor) -> None:
+        """Add what went into a layer, of the tokens that were added last."""
+        self._own[-1].update(*inputs_BTH[:, None].chunk(2, -1))
 
     def take(self, place: int, ids: list[int]) -> _Past:
         """Return what a row holds, which are these tokens."""
@@ -303,7 +378,7 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor,
     scaling: float,
-    shared_prefix: KeysValues,
+    shared_prefix: KeysValues | Mapping[int, tuple[Tensor, Tensor]],
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend to the prefix and to what the row has of its own, as transformers calls it.
@@ -315,7 +390,7 @@ def _attend(
         value: Shape (B, K, S, D).
         attention_mask: Of what the row has of its own, shape (B, 1, T, S).
         scaling: What the products are multiplied with.
-        shared_prefix: Of all layers; empty for none.
+        shared_prefix: Of each layer by its number; empty for none.
         kwargs: Nothing that matters to the models that fit.
 
     Returns:

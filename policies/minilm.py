@@ -1,6 +1,5 @@
 """How PPO reads: a frozen sentence encoder with a cache of every text it has seen."""
 
-import json
 from collections.abc import Sequence
 from functools import cache, lru_cache
 
@@ -10,6 +9,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from .. import assets
+from .crossing import messages, texts
 from .loading import quietly
 
 EMBEDDING = 384
@@ -112,10 +112,10 @@ class MiniLMExtractor(BaseFeaturesExtractor):
         """Return the features of B observations, shape (B, features_dim)."""
         mask_B_K = observations["mask"]
         encoder = sentence_encoder(mask_B_K.device)
-        dialogues = _texts(observations["dialogue"])
-        texts = [text for dialogue in dialogues for text in self._messages(dialogue)]
-        texts += _texts(observations["choices"].flatten(0, 1))
-        embeddings = encoder(texts)
+        dialogues = texts(observations["dialogue"])
+        said = [text for dialogue in dialogues for text in self._messages(dialogue)]
+        said += texts(observations["choices"].flatten(0, 1))
+        embeddings = encoder(said)
         rows = len(dialogues)
         return torch.cat(
             [
@@ -130,14 +130,8 @@ class MiniLMExtractor(BaseFeaturesExtractor):
         return type(self)(self._observation_space)  # type: ignore[arg-type]
 
 
-def _texts(rows: torch.Tensor) -> list[str]:
-    """Decode rows of zero-padded UTF-8 bytes, shape (R, bytes)."""
-    raw = rows.to("cpu", torch.uint8).numpy()
-    return [row.tobytes().rstrip(b"\0").decode("utf-8", "ignore") for row in raw]
-
-
 def _task_and_reply(dialogue: str) -> tuple[str, str]:
     """Return the first message of the world that is not the system's, and its newest reply."""
-    said = [json.loads(line) for line in dialogue.split("\n") if line]
+    said = messages(dialogue)
     heard = [m["content"] for m in said if m["role"] not in ("system", "assistant")]
     return (heard[0] if heard else "", heard[-1] if len(heard) > 1 else "")

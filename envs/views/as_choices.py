@@ -1,6 +1,5 @@
 """Any environment as a choice among messages, for agents that act by number."""
 
-import json
 from typing import Any
 
 import gymnasium
@@ -10,6 +9,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from .as_text import AsText
+from .crossing import as_lines, write
 from .moves import is_text
 
 ChoicesObservation = dict[str, NDArray[Any]]
@@ -97,33 +97,7 @@ class AsChoices(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         mask_K = self.action_masks()
         choices_K_C = np.zeros((len(mask_K), self._choice_bytes), np.uint8)
         for row, choice in zip(choices_K_C, self._choices, strict=False):
-            _write(row, choice)
+            write(row, choice)
         dialogue = np.zeros(self._dialogue_bytes, np.uint8)
-        _write(dialogue, _render(info["messages"], self._dialogue_bytes))
+        write(dialogue, as_lines(info["messages"], self._dialogue_bytes))
         return {"dialogue": dialogue, "choices": choices_K_C, "mask": mask_K}
-
-
-def _render(messages: list[dict[str, Any]], room: int) -> str:
-    """Write a dialogue as JSON Lines; where room lacks, the question is what stays longest."""
-    kept = [{"role": m["role"], "content": m["content"]} for m in messages]
-    lines = [json.dumps(message, ensure_ascii=False) for message in kept]
-    while len(lines) > 3 and _size(lines) > room:
-        del kept[2], lines[2]
-    # Even these may be too long: then the end of the rules goes, of the newest, of the question.
-    for i in dict.fromkeys((0, len(kept) - 1, 1)):
-        if (excess := _size(lines) - room) > 0:
-            content = kept[i]["content"]
-            kept[i]["content"] = content[: max(len(content) - excess, 0)]
-            lines[i] = json.dumps(kept[i], ensure_ascii=False)
-    while lines and _size(lines) > room:
-        del lines[0]
-    return "\n".join(lines)
-
-
-def _size(lines: list[str]) -> int:
-    return len("\n".join(lines).encode())
-
-
-def _write(row: NDArray[np.uint8], text: str) -> None:
-    raw = text.encode()[: len(row)]
-    row[: len(raw)] = np.frombuffer(raw, np.uint8)

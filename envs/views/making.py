@@ -9,11 +9,13 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from ...errors import UserError
 from .as_choices import AsChoices
+from .as_dialogue import AsDialogue
 from .as_text import AsText
 from .moves import is_text
 
-View = Literal["native", "array", "text"]
-"""As the environment is; as arrays, for SB3; as a dialogue, for a language model."""
+View = Literal["native", "array", "text", "dialogue"]
+"""As the environment is; as arrays, for SB3; in words, for a language model; in words of which
+the whole dialogue crosses as an array, for SB3 with a policy that is a language model."""
 
 
 def make(
@@ -23,7 +25,7 @@ def make(
 
     Args:
         env_id: A Gymnasium id, `palaestra/Capitals-v0` or `module:id`.
-        view: `native` as it is, `array` for SB3, `text` for a language model.
+        view: How it is shown.
         split: Which tasks are drawn, where the environment has splits; None for its default.
         kwargs: For the environment.
 
@@ -41,6 +43,8 @@ def make(
         raise UserError(f"{spec.id} cannot be made: {error}") from error
     if view == "text":
         return AsText(env)
+    if view == "dialogue":
+        return AsDialogue(env)
     return AsChoices(env) if view == "array" and is_text(env) else env
 
 

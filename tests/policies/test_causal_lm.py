@@ -10,7 +10,7 @@ import torch
 from palaestra import assets
 from palaestra.envs import views
 from palaestra.errors import UserError
-from palaestra.policies.causal_lm import CausalLM, _Sampler
+from palaestra.policies.causal_lm import CausalLM, Sampler
 from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -165,7 +165,7 @@ def test_the_next_sample_does_not_depend_on_how_long_neighbours_spoke(tiny: Caus
 def test_samples_are_of_the_softmax() -> None:
     draws, temperature = 5_000, 0.7
     logits = torch.tensor([-torch.inf, 2.0, 1.0, -torch.inf, 0.0, -0.5, 1.5, -torch.inf])
-    sample = _Sampler(temperature, rngs(0))
+    sample = Sampler(temperature, rngs(0))
     counts = np.bincount([int(sample(logits[None], [0])) for _ in range(draws)], minlength=8)
     expected = torch.softmax(logits.double() / temperature, 0).numpy() * draws
     possible = expected > 0
@@ -175,11 +175,11 @@ def test_samples_are_of_the_softmax() -> None:
 
 def test_each_row_draws_from_its_own_generator() -> None:
     logits = torch.zeros(2, 10_000)
-    apart = _Sampler(1.0, rngs(1, 2))(logits, [0, 1])
-    alike = _Sampler(1.0, rngs(1, 1))(logits, [0, 1])
+    apart = Sampler(1.0, rngs(1, 2))(logits, [0, 1])
+    alike = Sampler(1.0, rngs(1, 1))(logits, [0, 1])
     assert apart[0] != apart[1]
     assert alike[0] == alike[1] == apart[0]
-    assert _Sampler(1.0, rngs(1, 2))(logits[:1], [1]) == apart[1:]  # where others have ended
+    assert Sampler(1.0, rngs(1, 2))(logits[:1], [1]) == apart[1:]  # where others have ended
 
 
 def test_a_low_temperature_is_nearly_greedy(tiny: CausalLM) -> None:
@@ -216,24 +216,24 @@ def test_a_call_is_rendered_once_even_by_a_template_that_writes_calls(
         "{% for c in m.tool_calls or [] %} CALL {{ c.function.name }}{% endfor %}\n{% endfor %}"
         "{% if tools %}TOOLS {{ tools | length }}{% endif %}"
     )
-    monkeypatch.setattr(tiny._tokenizer, "chat_template", template)
+    monkeypatch.setattr(tiny.chat.tokenizer, "chat_template", template)
     with views.make("palaestra/Calculator-v0", "text") as env:
         env.reset(seed=0)
         _, _, _, _, info = env.step("<calculator>2 + 3</calculator>")
     assert info["messages"][2]["tool_calls"]
-    rendered = tiny._render(info["messages"], (), prompt=False)
+    rendered = tiny.chat._render(info["messages"], (), prompt=False)
     assert rendered.count("<calculator>2 + 3</calculator>") == 1
     assert "CALL" not in rendered
     assert "[tool] 5" in rendered
     assert "TOOLS" not in rendered
-    assert "TOOLS 1" in tiny._render(info["messages"], info["tools"], prompt=False)
+    assert "TOOLS 1" in tiny.chat._render(info["messages"], info["tools"], prompt=False)
 
 
 def test_a_template_that_rewrites_earlier_messages_is_refused(
     tiny: CausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}"
-    monkeypatch.setattr(tiny._tokenizer, "chat_template", template)
+    monkeypatch.setattr(tiny.chat.tokenizer, "chat_template", template)
     with pytest.raises(UserError, match="rewrites earlier messages"):
         tiny.reply(DIALOGUES[:1], PREFIX, max_new_tokens=1)
 
@@ -314,5 +314,5 @@ def test_the_fingerprint_is_that_of_the_weights(tiny: CausalLM, tiny_folder: Pat
     assert CausalLM(str(tiny_folder)).fingerprint == before
     changed = CausalLM(str(tiny_folder))
     with torch.no_grad():
-        next(changed._model.parameters())[0, 0] += 1
+        next(changed.model.parameters())[0, 0] += 1
     assert changed.fingerprint != before

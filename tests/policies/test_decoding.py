@@ -37,6 +37,10 @@ def decoder(config: Any) -> Decoder:
     return Decoder(build(config))
 
 
+def decode(ours: Decoder, *args: Any) -> list[list[int]]:
+    return [continuation.tokens for continuation in ours.decode(*args)]
+
+
 def likeliest(logits_AV: torch.Tensor, rows: list[int]) -> torch.Tensor:
     return logits_AV.argmax(1)
 
@@ -61,7 +65,7 @@ def test_rows_say_what_each_says_alone(config: Any, prefix: list[int]) -> None:
     expected = [alone(plain, prefix + tail, end=end) for tail in TAILS]
     assert len({len(said) for said in expected}) > 1
     for _ in range(2):  # the prefix is as good the second time
-        assert ours.decode(prefix, TAILS, likeliest, end, NEW) == expected
+        assert decode(ours, prefix, TAILS, likeliest, end, NEW) == expected
 
 
 @pytest.mark.parametrize("config", FITTING, ids=lambda c: c.model_type)
@@ -74,7 +78,7 @@ def test_logits_are_those_of_one_pass_over_everything(config: Any) -> None:
             seen[row].append(logits)
         return likeliest(logits_AV, rows)
 
-    said = decoder(config).decode(PREFIX, TAILS, remembering, END, NEW)
+    said = decode(decoder(config), PREFIX, TAILS, remembering, END, NEW)
     for tail, new, logits in zip(TAILS, said, seen, strict=True):
         with torch.no_grad():
             whole = plain(torch.tensor([PREFIX + tail + new])).logits[0, -len(new) - 1 : -1]
@@ -89,7 +93,7 @@ def test_a_dialogue_goes_on_as_if_it_were_read_anew(prefix: list[int], memory: i
     rows = [tail * 3 for tail in TAILS]
     for turn in range(3):
         expected = [alone(plain, prefix + row) for row in rows]
-        assert ours.decode(prefix, rows, likeliest, END, NEW) == expected
+        assert decode(ours, prefix, rows, likeliest, END, NEW) == expected
         assert sum(past.length for past in ours._pasts) <= memory
         assert ours._pasts or not memory
         # The world says something, one row less is there, and one was not said like that.
@@ -107,14 +111,14 @@ def test_what_is_remembered_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(ours, "_forward", counting)
     row = [*range(1, 31)]
-    [said] = ours.decode(PREFIX, [row], likeliest, -1, 4)
+    [said] = decode(ours, PREFIX, [row], likeliest, -1, 4)
     assert read == [len(PREFIX), 30, 1, 1, 1]
     read.clear()
-    ours.decode(PREFIX, [[*row, *said, 3, 2]], likeliest, -1, 1)
+    decode(ours, PREFIX, [[*row, *said, 3, 2]], likeliest, -1, 1)
     assert read == [3]  # the last token that was said, and the two that are new
     assert len(ours._pasts) == 1  # no dialogue is remembered twice
     read.clear()
-    ours.decode(PREFIX[:4], [row], likeliest, -1, 1)
+    decode(ours, PREFIX[:4], [row], likeliest, -1, 1)
     assert read == [4, 30]  # behind another prefix nothing is the same
 
 
@@ -129,14 +133,14 @@ def test_rows_of_unlike_lengths_are_read_apart(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(ours, "_forward", counting)
     rows = [[*range(2, 2 + length)] * times for length, times in ((9, 1), (20, 8), (10, 1))]
     expected = [alone(plain, PREFIX + row, new=2, end=-1) for row in rows]
-    assert ours.decode(PREFIX, rows, likeliest, -1, 2) == expected
+    assert decode(ours, PREFIX, rows, likeliest, -1, 2) == expected
     assert calls == [[len(PREFIX)], [160], [10, 9], [1, 1, 1]]
 
 
 def test_a_reply_has_at_most_so_many_tokens() -> None:
-    [said] = decoder(FITTING[0]).decode([], [[5]], likeliest, -1, 1)
+    [said] = decode(decoder(FITTING[0]), [], [[5]], likeliest, -1, 1)
     assert said == alone(build(FITTING[0]), [5], new=1, end=-1)
-    [more] = decoder(FITTING[0]).decode([], [[5]], likeliest, -1, 5)
+    [more] = decode(decoder(FITTING[0]), [], [[5]], likeliest, -1, 5)
     assert len(more) == 5
     assert more[:1] == said
 
@@ -150,7 +154,7 @@ def test_half_precision_stays_near() -> None:
 
     for dtype in (torch.float32, torch.bfloat16):
         ours = Decoder(build(FITTING[0]).to(dtype))
-        ours.decode(PREFIX, TAILS, remembering, -1, 3)
+        decode(ours, PREFIX, TAILS, remembering, -1, 3)
     assert all(each.dtype == torch.float32 for each in logits)
     torch.testing.assert_close(torch.cat(logits[3:]), torch.cat(logits[:3]), atol=0.5, rtol=0)
 
@@ -160,9 +164,9 @@ def test_a_prefix_that_could_not_be_read_is_read_again(monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(ours, "_forward", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            ours.decode(PREFIX, TAILS, likeliest, END, NEW)
+            decode(ours, PREFIX, TAILS, likeliest, END, NEW)
     expected = [alone(build(FITTING[0]), PREFIX + tail) for tail in TAILS]
-    assert ours.decode(PREFIX, TAILS, likeliest, END, NEW) == expected
+    assert decode(ours, PREFIX, TAILS, likeliest, END, NEW) == expected
 
 
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}

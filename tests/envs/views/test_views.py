@@ -11,7 +11,8 @@ import pytest
 from gymnasium import spaces
 from numpy.typing import NDArray
 from palaestra.envs.capitals import Capitals
-from palaestra.envs.views import AsChoices, AsText, Revealed, as_choices, find_spec, make, splits_of
+from palaestra.envs.views import AsChoices, AsText, Revealed, find_spec, make, splits_of
+from palaestra.envs.views.crossing import as_lines
 from palaestra.errors import UserError
 
 IDS = ("palaestra/CartPole-v1", "palaestra/Calculator-v0", "palaestra/Capitals-v0")
@@ -461,7 +462,7 @@ def test_where_room_lacks_the_question_stays_longest(room: int) -> None:
         {"role": role, "content": letter * 700}
         for role, letter in (("system", "s"), ("user", "q"), ("assistant", "a"), ("tool", "é"))
     ]
-    shown = as_choices._render(messages, room)
+    shown = as_lines(messages, room)
     assert len(shown.encode()) <= room
     kept = {m["content"][:1]: len(m["content"]) for m in map(json.loads, shown.split("\n"))}
     assert kept.get("q", 0) >= min(700, room - 160)

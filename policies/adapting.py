@@ -1,0 +1,73 @@
+"""Which weights of a language model are trained."""
+
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..errors import UserError
+
+
+def adapt(
+    model: PreTrainedModel, last_layers: int | None = None, lora_rank: int | None = None
+) -> int:
+    """Freeze a model but for what is to be trained.
+
+    Args:
+        model: A causal LM; changed in place.
+        last_layers: Train so many of the last layers and the norm behind them; None for all
+            layers, and without `lora_rank` for all other weights, too.
+        lora_rank: Train no weights of these layers but adapters of this rank beside them (Hu et
+            al., "LoRA", 2021), which begin as nothing; None for the weights themselves.
+
+    Returns:
+        The first layer of which anything is trained.
+
+    Raises:
+        UserError: there are not so many layers, a number is below 1, or peft is missing.
+    """
+    layers = layers_of(model)
+    count = len(layers) if last_layers is None else last_layers
+    if not 1 <= count <= len(layers):
+        raise UserError(f"last_layers={last_layers}, but this model has {len(layers)} layers")
+    if lora_rank is not None and lora_rank < 1:
+        raise UserError(f"lora_rank={lora_rank} must be at least 1")
+    first = len(layers) - count
+    model.requires_grad_(lora_rank is None and last_layers is None)
+    if lora_rank is not None:
+        _add_adapters(model, list(range(first, len(layers))), lora_rank)
+    elif last_layers is not None:
+        layers[first:].requires_grad_(True)
+        for norm in _norms_behind(model, layers):
+            norm.requires_grad_(True)
+    return first
+
+
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """Return the layers of a model, whatever its architecture calls them."""
+    count = model.config.num_hidden_layers
+    lists = (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
+    if (found := next(lists, None)) is None:
+        raise UserError(f"{type(model).__name__} has no list of {count} layers")
+    return found
+
+
+def _norms_behind(model: PreTrainedModel, layers: nn.ModuleList) -> list[nn.Module]:
+    body: Any = model.base_model
+    return [m for m in body.children() if m is not layers and "Norm" in type(m).__name__]
+
+
+def _add_adapters(model: PreTrainedModel, places: list[int], rank: int) -> None:
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise UserError("adapters need peft: pip install 'palaestra[lora]'") from None
+    # No dropout: a probability that changes between rollout and update is not PPO's ratio.
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        layers_to_transform=places,
+    )
+    inject_adapter_in_model(config, model)

@@ -1,0 +1,120 @@
+"""Dialogues as tokens: what a model's tokenizer and chat template make of messages."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import AutoTokenizer
+
+from .. import assets
+from ..errors import UserError
+from . import PACKAGED_MODEL
+from .crossing import Message
+
+LOAD_ERRORS = (OSError, ValueError, AttributeError, TypeError, SafetensorError)
+"""What transformers raises where there is no such model."""
+
+
+class Chat:
+    """A chat model's tokenizer.
+
+    Args:
+        name: `SmolLM2-135M-Instruct`, a local folder, a GGUF file, or a name on a hub.
+
+    Raises:
+        UserError: there is no such model here, or it has no chat template.
+    """
+
+    def __init__(self, name: str = PACKAGED_MODEL) -> None:
+        self.name = name
+        source, options = source_of(name)
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)
+        except LOAD_ERRORS as error:
+            raise cannot_load(name, error) from None
+        if not self.tokenizer.chat_template:
+            raise UserError(f"{name!r} has no chat template: give an instruction-tuned model")
+        self.end: int = self.tokenizer.eos_token_id
+        """The token that ends a turn."""
+        self._heads: dict[str, list[int]] = {}
+
+    def prompts(
+        self,
+        dialogues: Sequence[Sequence[Message]],
+        prefix: Sequence[Message],
+        room: int,
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> tuple[list[int], list[list[int]]]:
+        """Return the tokens of the prefix, and those of each dialogue that follow them.
+
+        Args:
+            dialogues: Messages that follow the prefix.
+            prefix: Messages that all dialogues share.
+            room: Most tokens of both; of a dialogue that is too long the end is kept.
+            tools: JSON schemas, for chat templates that present them.
+
+        Raises:
+            UserError: the prefix leaves no room, or the template rewrites earlier messages.
+        """
+        head = self._render(prefix, tools, prompt=False) if prefix else ""
+        head_ids = self._head(head)
+        if (left := room - len(head_ids)) < _LEAST:
+            raise UserError("the examples leave no room in the context: give fewer shots")
+        tails = []
+        for dialogue in dialogues:
+            whole = self._render([*prefix, *dialogue], tools, prompt=True)
+            if not whole.startswith(head):
+                raise UserError(f"the chat template of {self.name!r} rewrites earlier messages")
+            tails.append(self.tokenize(whole[len(head) :])[-left:])
+        return head_ids, tails
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return what tokens say, without special ones."""
+        said: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return said.strip()
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _render(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], prompt: bool
+    ) -> str:
+        # The content of an assistant's message is what the model wrote, its calls included:
+        # a template that writes tool_calls again would show each of them twice.
+        plain = [{k: v for k, v in m.items() if k != "tool_calls"} for m in messages]
+        rendered: str = self.tokenizer.apply_chat_template(
+            plain, tools=list(tools) or None, tokenize=False, add_generation_prompt=prompt
+        )
+        return rendered
+
+    def _head(self, text: str) -> list[int]:
+        """Return the ids of the prefix."""
+        if text not in self._heads:
+            self._heads = {text: self.tokenize(text)}
+        return self._heads[text]
+
+
+_LEAST = 16
+"""Tokens of a dialogue without which nobody can answer it."""
+
+
+def source_of(name: str) -> tuple[str, dict[str, str]]:
+    """Return where transformers finds a model, and what it must be told beside that."""
+    if name.lower() == PACKAGED_MODEL.lower():
+        return str(assets.smollm2_directory()), {}
+    path = Path(name).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return str(path.parent), {"gguf_file": path.name}
+    return (str(path) if path.is_dir() else name), {}
+
+
+def cannot_load(name: str, error: Exception) -> UserError:
+    """Return what to tell somebody whose model is not to be had."""
+    reason = str(error).partition("\n")[0]
+    return UserError(
+        f"cannot load the language model {name!r}: {reason}; give {PACKAGED_MODEL!r}, or a "
+        "folder that transformers can load"
+    )

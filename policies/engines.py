@@ -1,0 +1,221 @@
+"""How a causal LM is run: to write on, and to read what was written once more with gradients.
+
+`SharedPrefix` is for the architectures that `decoding` fits, `Plain` for all others.
+"""
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
+
+from .decoding import Choose, Continuation, Decoder, fits
+from .reading import UpperLayers
+
+Ids = Sequence[int]
+
+
+class Engine(ABC):
+    """Runs a model for B rows that share a prefix."""
+
+    @abstractmethod
+    def decode(
+        self, prefix: Ids, prompts: Sequence[Ids], choose: Choose, end: int, max_new_tokens: int
+    ) -> list[Continuation]:
+        """Continue each prompt until it says `end` or has as many new tokens as it may."""
+
+    @abstractmethod
+    def last(self, prefix: Ids, prompts: Sequence[Ids]) -> Tensor:
+        """Return what the last layer says behind each prompt, shape (B, H), without gradient."""
+
+    @abstractmethod
+    def evaluate(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+        """Return what the last layer says before each token of the actions, with gradients.
+
+        Returns:
+            Shape (B, N, H), N of the longest action; what is beyond an action means nothing.
+        """
+
+    @abstractmethod
+    def read(self, rows: Sequence[Ids]) -> Tensor:
+        """Return what the last layer says behind each token, with gradients, shape (B, T, H).
+
+        All layers are read through, so all weights may be trained; what is behind the end of a
+        row means nothing.
+        """
+
+    def forget(self) -> None:
+        """Forget what was computed with weights that have changed."""
+
+
+class SharedPrefix(Engine):
+    """Read the prefix once for all rows, a dialogue once for all turns, and a frozen trunk once.
+
+    Args:
+        model: A model that `decoding.fits`.
+        first: The first layer that is trained. 0 if anything below it is; None if nothing is.
+        kept: Most tokens of which what goes into that layer is kept from rollout to update.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, first: int | None = None, kept: int = 262_144
+    ) -> None:
+        below = first or None
+        self._decoder = Decoder(model, first=below)
+        self._all = UpperLayers(model, 0)
+        self._upper = UpperLayers(model, first or 0)
+        self._frozen, self._most = below is not None, kept
+        self._rows: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
+        self._tokens = 0
+        self._prefix: tuple[list[int], Tensor | None] = [], None
+
+    def decode(
+        self, prefix: Ids, prompts: Sequence[Ids], choose: Choose, end: int, max_new_tokens: int
+    ) -> list[Continuation]:
+        """Continue each prompt until it says `end` or has as many new tokens as it may."""
+        found = self._decoder.decode(prefix, prompts, choose, end, max_new_tokens)
+        for prompt, continuation in zip(prompts, found, strict=True):
+            if continuation.inputs_TH is not None:
+                self._keep((*prompt, *continuation.tokens[:-1]), continuation.inputs_TH)
+        return found
+
+    def last(self, prefix: Ids, prompts: Sequence[Ids]) -> Tensor:
+        """Return what the last layer says behind each prompt, shape (B, H), without gradient."""
+        found = self._decoder.read(prefix, prompts)
+        return torch.stack([continuation.hidden_H for continuation in found])
+
+    def evaluate(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+        """Return what the last layer says before each token of the actions, with gradients."""
+        rows = [(*p, *a[:-1]) for p, a in zip(prompts, actions, strict=True)]
+        inputs = self._inputs(prefix, rows) if self._frozen else map(self._upper.embed, rows)
+        hidden_BTH = self._upper.run(self._prefix_inputs(list(prefix)), list(inputs))
+        return _before(hidden_BTH, prompts, actions)
+
+    def read(self, rows: Sequence[Ids]) -> Tensor:
+        """Return what the last layer says behind each token, with gradients, shape (B, T, H)."""
+        return self._all.run(None, [self._all.embed(row) for row in rows])
+
+    def forget(self) -> None:
+        """Forget what was computed with weights that have changed."""
+        self._decoder.forget()
+        # So that what is computed depends on the weights and not on what was asked before.
+        self._rows.clear()
+        self._tokens, self._prefix = 0, ([], None)
+
+    def _prefix_inputs(self, prefix: list[int]) -> Tensor | None:
+        if not prefix:
+            return None
+        if not self._frozen:
+            return self._upper.embed(prefix)
+        if self._prefix[0] != prefix:
+            found = self._decoder.prefix_inputs(prefix)
+            self._prefix = prefix, _own(found) if found is not None else None
+        return self._prefix[1]
+
+    def _inputs(self, prefix: Ids, rows: list[tuple[int, ...]]) -> list[Tensor]:
+        """Return what goes into the first layer of rows, whether or not it was kept."""
+        known = {row: self._rows[row] for row in rows if row in self._rows}
+        if missing := [row for row in dict.fromkeys(rows) if row not in known]:
+            for row, continuation in zip(missing, self._decoder.read(prefix, missing), strict=True):
+                assert continuation.inputs_TH is not None
+                known[row] = self._keep(row, continuation.inputs_TH)
+        return [known[row] for row in rows]
+
+    def _keep(self, row: tuple[int, ...], inputs_TH: Tensor) -> Tensor:
+        kept = _own(inputs_TH)
+        if row not in self._rows:
+            self._tokens += len(row)
+        self._rows[row] = kept
+        while self._tokens > self._most and len(self._rows) > 1:
+            oldest, _ = self._rows.popitem(last=False)
+            self._tokens -= len(oldest)
+        return kept
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return a copy that gradients may be computed from, as they may not in inference mode."""
+    return tensor.clone()
+
+
+class Plain(Engine):
+    """Let transformers generate, and read whole rows, the prefix in each."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model: Any = model
+
+    @torch.no_grad()
+    def decode(
+        self, prefix: Ids, prompts: Sequence[Ids], choose: Choose, end: int, max_new_tokens: int
+    ) -> list[Continuation]:
+        """Continue each prompt until it says `end` or has as many new tokens as it may."""
+        rows = [[*prefix, *prompt] for prompt in prompts]
+        width = max(map(len, rows))
+        ids_BT = torch.tensor([[end] * (width - len(row)) + row for row in rows])
+        mask_BT = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        generated = self._model.generate(
+            input_ids=ids_BT.to(self._model.device),
+            attention_mask=mask_BT.to(self._model.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=end,
+            eos_token_id=end,
+            logits_processor=LogitsProcessorList([_Chosen(choose)]),
+        )
+        hidden_BH = self.last(prefix, prompts)
+        said = [_through(row, end) for row in generated[:, width:].tolist()]
+        return [Continuation(*pair) for pair in zip(said, hidden_BH, strict=True)]
+
+    @torch.no_grad()
+    def last(self, prefix: Ids, prompts: Sequence[Ids]) -> Tensor:
+        """Return what the last layer says behind each prompt, shape (B, H), without gradient."""
+        return self.evaluate(prefix, prompts, [[0]] * len(prompts))[:, 0]
+
+    def evaluate(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+        """Return what the last layer says before each token of the actions, with gradients."""
+        whole = [[*prefix, *prompt] for prompt in prompts]
+        rows = [[*p, *a[:-1]] for p, a in zip(whole, actions, strict=True)]
+        return _before(self.read(rows), whole, actions)
+
+    def read(self, rows: Sequence[Ids]) -> Tensor:
+        """Return what the last layer says behind each token, with gradients, shape (B, T, H)."""
+        ids = [torch.tensor([*row]) for row in rows]
+        ids_BT = pad_sequence(ids, batch_first=True).to(self._model.device)
+        mask_BT = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+        out = self._model.base_model(input_ids=ids_BT, attention_mask=mask_BT.to(ids_BT.device))
+        hidden_BTH: Tensor = out.last_hidden_state
+        return hidden_BTH
+
+
+def _before(hidden_BTH: Tensor, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+    """Return what was said before each token of the actions, shape (B, N, H)."""
+    starts_B1 = torch.tensor([[len(prompt) - 1] for prompt in prompts])
+    offsets_N = torch.arange(max(map(len, actions)))
+    places_BN = (starts_B1 + offsets_N).clamp(max=hidden_BTH.shape[1] - 1).to(hidden_BTH.device)
+    return hidden_BTH.gather(1, places_BN[..., None].expand(-1, -1, hidden_BTH.shape[2]))
+
+
+def _through(ids: list[int], end: int) -> list[int]:
+    return ids[: ids.index(end) + 1] if end in ids else ids
+
+
+class _Chosen(LogitsProcessor):
+    """Leave transformers' greedy generation nothing but the tokens that were chosen."""
+
+    def __init__(self, choose: Choose) -> None:
+        self._choose = choose
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        chosen = self._choose(scores, list(range(len(scores))))
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
+
+
+def engine_of(model: PreTrainedModel, first: int | None = None) -> Engine:
+    """Return the best engine for a model of which layer `first` is the first to be trained."""
+    return SharedPrefix(model, first) if fits(model) else Plain(model)

@@ -1,0 +1,325 @@
+"""A causal language model as a policy of stable-baselines3.
+
+    env = TokenVecEnv(AsVecEnv(make_vec(env_id, 32, view="dialogue", autoreset="SameStep")), name)
+    PPO(LanguagePolicy, env, policy_kwargs={"model": name, "prefix": examples, "last_layers": 4})
+
+Idea: a transformers model that generates is a stochastic policy whose action is the message, and
+whose log-probability is the sum over its tokens. The ids that were sampled are the action, so
+what is trained on is to the token what was said; the dialogue before it is the observation, and
+is read in the same way at both times.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from ..errors import UserError
+from . import PACKAGED_MODEL
+from .adapting import adapt
+from .causal_lm import CausalLM
+from .crossing import Message, messages, texts
+from .engines import engine_of
+from .token_choice import Evaluated, Writer, evaluate_tokens
+
+
+class LanguagePolicy(ActorCriticPolicy):
+    """Act by the messages that a causal language model writes, or by how likely it finds choices.
+
+    With the observation of `AsDialogue` and actions of token ids (`MultiDiscrete`, see
+    `palaestra.train.token_vec_env`) it writes messages. With the observation of `AsChoices` and
+    their numbers (`Discrete`) the same weights score the choices, each by its log-probability as
+    the next message. Source: Carta et al., "Grounding Large Language Models in Interactive
+    Environments with Online Reinforcement Learning" (2023).
+
+    The critic reads what the last layer says behind the dialogue. The entropy of a message is
+    the mean over its tokens.
+
+    Args:
+        model: `SmolLM2-135M-Instruct`, a local folder, a GGUF file, or a name on a hub.
+        prefix: Messages before every dialogue, solved tasks for instance; they begin with the
+            system's, which then is not read again in the dialogue.
+        last_layers: Layers that are trained; None for all, and all other weights.
+        lora_rank: Rank of adapters that are trained in their stead; None for none.
+        temperature: What logits are divided by, both when acting and when learning.
+        critic_gradient: Share of the critic's gradient that reaches the model, 0 to 1.
+        critic_scale: What the critic's output is multiplied by: SB3 has one learning rate for
+            all, and a critic wants a higher one than a language model.
+        dtype: Name of a torch dtype.
+        kwargs: For `ActorCriticPolicy`.
+
+    Raises:
+        UserError: there is no such model, an option is out of range, the spaces are not those
+            of a dialogue, or (from `load_state_dict`) what was saved belongs to another model.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        model: str = PACKAGED_MODEL,
+        prefix: Sequence[Message] = (),
+        last_layers: int | None = None,
+        lora_rank: int | None = None,
+        temperature: float = 1.0,
+        critic_gradient: float = 0.0,
+        critic_scale: float = 10.0,
+        dtype: str = "float32",
+        **kwargs: Any,
+    ) -> None:
+        if not (temperature > 0 and 0 <= critic_gradient <= 1 and critic_scale > 0):
+            raise UserError(
+                f"temperature={temperature} and critic_scale={critic_scale} must be above 0, and "
+                f"critic_gradient={critic_gradient} between 0 and 1"
+            )
+        _check_spaces(observation_space, action_space)
+        self._settings = {
+            "model": model,
+            "prefix": list(prefix),
+            "last_layers": last_layers,
+            "lora_rank": lora_rank,
+            "temperature": temperature,
+            "critic_gradient": critic_gradient,
+            "critic_scale": critic_scale,
+            "dtype": dtype,
+        }
+        self.temperature, self._critic_gradient = temperature, critic_gradient
+        kwargs["features_extractor_class"] = _NoFeatures
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        parameters = super()._get_constructor_parameters() | self._settings
+        return {k: v for k, v in parameters.items() if k != "features_extractor_class"}
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        s = self._settings
+        lm = CausalLM(s["model"], dtype=s["dtype"])
+        self.chat, self._context = lm.chat, lm.context
+        digest = torch.tensor(list(bytes.fromhex(lm.fingerprint)), dtype=torch.uint8)
+        self.register_buffer("base_sha256", digest)
+        first = adapt(lm.model, s["last_layers"], s["lora_rank"])
+        self.language_model = lm.model
+        self.engine = engine_of(lm.model, first)
+        self.value_net = _critic(lm.model.config.hidden_size, s["critic_scale"])  # type: ignore[assignment]
+        self._tokens = lru_cache(maxsize=65_536)(self._tokens_of)
+        self._seen_weights: tuple[int, ...] = ()
+        self.optimizer = self.optimizer_class(
+            [p for p in self.parameters() if p.requires_grad],
+            lr=lr_schedule(1),  # type: ignore[call-arg]
+            **self.optimizer_kwargs,
+        )
+
+    # What SB3 asks of a policy
+
+    def forward(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Act.
+
+        Returns:
+            Actions, shape (B, L) of token ids or (B,) of choices; values, shape (B, 1);
+            log-probabilities, shape (B,).
+        """
+        if self._chooses:
+            values_B1, distribution = self._score(obs)
+            actions_B = distribution.get_actions(deterministic)
+            return actions_B, values_B1, distribution.log_prob(actions_B)
+        writer = Writer(self.temperature, deterministic)
+        return self.write(obs, writer)
+
+    @torch.no_grad()
+    def write(self, obs: Any, writer: Writer) -> tuple[Tensor, Tensor, Tensor]:
+        """Write a message for each dialogue, as a writer takes the tokens."""
+        self._refresh()
+        prefix, prompts = self._prompts(obs)
+        length = len(self.action_space.nvec)  # type: ignore[attr-defined]
+        found = self.engine.decode(prefix, prompts, writer, self.chat.end, length)
+        said = [continuation.tokens for continuation in found]
+        values_B1 = self._value(torch.stack([c.hidden_H for c in found]).clone())
+        actions_BL = torch.full((len(said), length), self.chat.end, device=self.device)
+        for row_L, tokens in zip(actions_BL, said, strict=True):
+            row_L[: len(tokens)] = torch.tensor(tokens, device=self.device)
+        return actions_BL, values_B1, writer.log_probs(said).to(self.device)
+
+    def evaluate_actions(
+        self, obs: Any, actions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return values, log-probabilities and entropies of actions, with gradients.
+
+        Returns:
+            Shapes (B, 1), (B,) and (B,).
+        """
+        if self._chooses:
+            values_B1, distribution = self._score(obs)
+            choices_B = actions.long().flatten()
+            return values_B1, distribution.log_prob(choices_B), distribution.entropy()
+        prefix, prompts = self._prompts(obs)
+        said = [self._through_end(row) for row in actions.long().tolist()]
+        values_B1, evaluated = self._evaluate(prefix, prompts, said, entropy=True)
+        return values_B1, evaluated.log_probs_B, evaluated.entropies_B
+
+    def predict_values(self, obs: Any) -> Tensor:
+        """Return the critic's values, shape (B, 1)."""
+        self._refresh()
+        prefix, prompts = self._prompts(obs)
+        return self._value(self.engine.last(prefix, prompts).clone())
+
+    def get_distribution(self, obs: Any) -> Distribution:
+        """Return the distribution of choices.
+
+        Raises:
+            UserError: the actions are messages, of which there are too many to list.
+        """
+        if not self._chooses:
+            raise UserError("messages have no distribution that could be listed: use `forward`")
+        return self._score(obs)[1]
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        return self.forward(observation, deterministic)[0]
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Return what was trained, and the hash of the model that it was trained from."""
+        kept = {name for name, p in self.named_parameters() if p.requires_grad} | {"base_sha256"}
+        return {k: v for k, v in super().state_dict(*args, **kwargs).items() if k in kept}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, **_: Any) -> Any:
+        """Take back what `state_dict` returned.
+
+        Raises:
+            UserError: it was trained from another base model, or other parts of it were trained.
+        """
+        base = state_dict.get("base_sha256")
+        if base is None or not torch.equal(base.cpu(), self.base_sha256.cpu()):
+            raise UserError(
+                f"this was trained from another model than {self._settings['model']!r} is now: "
+                "give the one that it was trained from"
+            )
+        if state_dict.keys() != self.state_dict().keys():
+            raise UserError("other weights were saved than are trained here: give the same "
+                            "last_layers and lora_rank")  # fmt: skip
+        return super().load_state_dict(state_dict, strict=False)
+
+    # Reading
+
+    @property
+    def _chooses(self) -> bool:
+        return isinstance(self.action_space, spaces.Discrete)
+
+    def _prompts(self, obs: Any) -> tuple[list[int], list[list[int]]]:
+        """Return the tokens of the prefix, and of each dialogue behind it."""
+        dialogues = texts(obs["dialogue"] if self._chooses else obs)
+        prefix, _ = self._tokens("")
+        return prefix, [self._tokens(dialogue)[1] for dialogue in dialogues]
+
+    def _tokens_of(self, dialogue: str) -> tuple[list[int], list[int]]:
+        prefix, said = self._settings["prefix"], messages(dialogue)
+        room = self._context - self._longest
+        if prefix and said and said[0]["role"] == "system":
+            said = said[1:]  # the prefix opens with it
+        # A dialogue that crossed empty, as the last observation of some worlds, is still a row.
+        ids, [prompt] = self.chat.prompts([said or _SILENCE], prefix, room)
+        return ids, prompt
+
+    @property
+    def _longest(self) -> int:
+        space: Any = self.action_space
+        return 64 if self._chooses else len(space.nvec)
+
+    def _refresh(self) -> None:
+        """Forget what was computed with weights that an update has changed since."""
+        weights = tuple(p._version for p in self.language_model.parameters() if p.requires_grad)
+        if weights != self._seen_weights:
+            self.engine.forget()
+            self._seen_weights = weights
+
+    def _evaluate(
+        self, prefix: list[int], prompts: list[list[int]], said: list[list[int]], entropy: bool
+    ) -> tuple[Tensor, Evaluated]:
+        hidden_BNH = self.engine.evaluate(prefix, prompts, said)
+        head: Any = self.language_model.get_output_embeddings()
+        evaluated = evaluate_tokens(head, hidden_BNH, said, self.temperature, entropy)
+        return self._value(hidden_BNH[:, 0]), evaluated
+
+    def _value(self, hidden_BH: Tensor) -> Tensor:
+        """Return the critic's values, shape (B, 1), from what the last layer says."""
+        hidden_BH = hidden_BH.float()
+        let_through = hidden_BH * self._critic_gradient
+        seen_BH = let_through + (hidden_BH - let_through).detach()
+        values_B1: Tensor = self.value_net(seen_BH)
+        return values_B1
+
+    def _score(self, obs: Any) -> tuple[Tensor, CategoricalDistribution]:
+        """Return values, and the distribution over choices by their log-probabilities."""
+        prefix, prompts = self._prompts(obs)
+        mask_BK = obs["mask"].bool()
+        said = texts(obs["choices"].flatten(0, 1))
+        rows, choices = [], []
+        for place in mask_BK.flatten().nonzero().flatten().tolist():
+            rows.append(prompts[place // mask_BK.shape[1]])
+            choices.append([*self.chat.tokenize(said[place])[: self._longest], self.chat.end])
+        logits_BK = torch.full(mask_BK.shape, _MASKED, device=self.device)
+        if not rows:  # the last observation of an episode has none
+            return self.predict_values(obs), self._categorical(logits_BK)
+        values_R1, evaluated = self._evaluate(prefix, rows, choices, entropy=False)
+        logits_BK = logits_BK.masked_scatter(mask_BK, evaluated.log_probs_B)
+        firsts_B = mask_BK.sum(1).cumsum(0) - mask_BK.sum(1)
+        values_B1 = values_R1[firsts_B.clamp(max=len(rows) - 1)]
+        return values_B1, self._categorical(logits_BK)
+
+    def _categorical(self, logits_BK: Tensor) -> CategoricalDistribution:
+        return CategoricalDistribution(logits_BK.shape[1]).proba_distribution(logits_BK)
+
+    def _through_end(self, row: list[int]) -> list[int]:
+        end = self.chat.end
+        return row[: row.index(end) + 1] if end in row else row
+
+
+_MASKED = -1e8
+"""Logit of a padded choice: finite, so that the entropy stays a number."""
+_SILENCE: list[Message] = [{"role": "user", "content": ""}]
+
+
+class _NoFeatures(BaseFeaturesExtractor):
+    """Stands where SB3 wants an extractor: the language model itself reads the observation."""
+
+    def __init__(self, observation_space: spaces.Space[Any]) -> None:
+        super().__init__(observation_space, 1)
+
+
+class _Scaled(nn.Module):
+    """Multiply by a constant."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self._scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the product."""
+        return x * self._scale
+
+
+def _critic(width: int, scale: float) -> nn.Sequential:
+    last = nn.Linear(64, 1)
+    nn.init.zeros_(last.weight)
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, 64), nn.Tanh(), last, _Scaled(scale)
+    )
+
+
+def _check_spaces(observed: spaces.Space[Any], acted: spaces.Space[Any]) -> None:
+    writes = isinstance(observed, spaces.Box) and observed.dtype == "uint8"
+    writes = writes and isinstance(acted, spaces.MultiDiscrete)
+    chooses = isinstance(observed, spaces.Dict) and {"dialogue", "choices", "mask"} <= set(observed)
+    if not (writes or (chooses and isinstance(acted, spaces.Discrete))):
+        raise UserError(
+            f"a language model reads dialogues: give an environment in TokenVecEnv, or in "
+            f"AsChoices, and not one with {observed} and {acted}"
+        )

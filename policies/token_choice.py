@@ -1,0 +1,134 @@
+"""Tokens as actions: how they are taken, and how likely they were."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Writer:
+    """Takes tokens for a `decoding.Decoder`, and keeps their log-probabilities.
+
+    Args:
+        temperature: What logits are divided by.
+        greedy: Whether to take the likeliest token instead of sampling.
+    """
+
+    def __init__(self, temperature: float, greedy: bool = False) -> None:
+        self._temperature, self._greedy = temperature, greedy
+        self._log_probs: dict[int, list[Tensor]] = {}
+
+    def __call__(self, logits_AV: Tensor, rows: list[int]) -> Tensor:
+        """Return tokens, shape (A,), for the rows of these numbers."""
+        log_probs_AV = F.log_softmax(_cooled(logits_AV, self._temperature), 1)
+        chosen_A = self.take(log_probs_AV, rows)
+        taken_A = log_probs_AV.gather(1, chosen_A[:, None])[:, 0]
+        for row, log_prob in zip(rows, taken_A.unbind(), strict=True):
+            self._log_probs.setdefault(row, []).append(log_prob)
+        return chosen_A
+
+    def take(self, log_probs_AV: Tensor, rows: list[int]) -> Tensor:
+        """Return the likeliest tokens, or sampled ones, by torch's global generator."""
+        if self._greedy:
+            return log_probs_AV.argmax(1)
+        # With one number a row, where `multinomial` draws one for each token that there is.
+        sums_AV = log_probs_AV.exp().cumsum(1)
+        draws_A1 = torch.rand(len(rows), 1, device=sums_AV.device) * sums_AV[:, -1:]
+        # The first whose sum is above the draw: what has no probability is never taken.
+        return torch.searchsorted(sums_AV, draws_A1, right=True)[:, 0].clamp(max=_last(sums_AV))
+
+    def log_probs(self, said: Sequence[Sequence[int]]) -> Tensor:
+        """Return the log-probability of each row as a whole, shape (B,)."""
+        taken = [self._log_probs[row][: len(tokens)] for row, tokens in enumerate(said)]
+        return torch.stack([torch.stack(row).sum() for row in taken])
+
+
+class Evaluated(NamedTuple):
+    """How likely some messages are."""
+
+    log_probs_B: Tensor
+    """Of each as a whole."""
+    entropies_B: Tensor | None
+    """Mean over the tokens of each."""
+
+
+def evaluate_tokens(
+    head: Any,
+    hidden_BNH: Tensor,
+    said: Sequence[Sequence[int]],
+    temperature: float,
+    entropy: bool,
+) -> Evaluated:
+    """Return how likely messages are, from what the last layer says before each of their tokens.
+
+    Args:
+        head: From what the last layer says to logits.
+        hidden_BNH: N of the longest message.
+        said: The tokens of each message.
+        temperature: What logits are divided by.
+        entropy: Whether to compute entropies, too.
+    """
+    counts = [len(tokens) for tokens in said]
+    places_BN = torch.arange(max(counts), device=hidden_BNH.device) < torch.tensor(
+        counts, device=hidden_BNH.device
+    ).unsqueeze(1)
+    # Logits of padding would cost as much as those of tokens.
+    hidden_MH = hidden_BNH[:, : max(counts)][places_BN]
+    tokens_M = torch.tensor([t for tokens in said for t in tokens], device=hidden_BNH.device)
+    logits_MV = _cooled(head(hidden_MH).float(), temperature)
+    taken_M, entropy_M = _Likelihood.apply(logits_MV, tokens_M, entropy)  # type: ignore[no-untyped-call]
+    sums_B = _per_row(taken_M, places_BN).sum(1)
+    if not entropy:
+        return Evaluated(sums_B, None)
+    return Evaluated(sums_B, _per_row(entropy_M, places_BN).sum(1) / places_BN.sum(1))
+
+
+class _Likelihood(torch.autograd.Function):
+    """Log-probabilities of tokens and entropies, in few passes over the logits.
+
+    There are a hundred times as many logits as anything else, so passes over them are what a
+    loss costs: here two on the way in, and one, over their own memory, on the way back.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, logits_MV: Tensor, tokens_M: Tensor, entropy: bool
+    ) -> tuple[Tensor, Tensor]:
+        probs_MV = torch.softmax(logits_MV, 1)
+        norms_M = torch.logsumexp(logits_MV, 1)
+        taken_M = logits_MV.gather(1, tokens_M[:, None])[:, 0] - norms_M
+        entropy_M = torch.zeros_like(taken_M)
+        if entropy:
+            entropy_M = norms_M - torch.einsum("mv,mv->m", probs_MV, logits_MV)
+        ctx.save_for_backward(logits_MV, probs_MV, tokens_M, norms_M, entropy_M)
+        ctx.entropy = entropy
+        return taken_M, entropy_M
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, of_taken_M: Tensor, of_entropy_M: Tensor
+    ) -> tuple[Tensor, None, None]:
+        logits_MV, probs_MV, tokens_M, norms_M, entropy_M = ctx.saved_tensors
+        slopes_M1 = -of_taken_M[:, None]
+        if ctx.entropy and bool(of_entropy_M.any()):
+            # d entropy / d logit = -p (log p + entropy)
+            surprise_MV = logits_MV - (norms_M - entropy_M)[:, None]
+            slopes_MV = surprise_MV.mul_(-of_entropy_M[:, None]).add_(slopes_M1).mul_(probs_MV)
+        else:
+            slopes_MV = probs_MV * slopes_M1
+        slopes_MV.scatter_add_(1, tokens_M[:, None], of_taken_M[:, None])
+        return slopes_MV, None, None
+
+
+def _cooled(logits: Tensor, temperature: float) -> Tensor:
+    return logits if temperature == 1 else logits / temperature
+
+
+def _last(of_AV: Tensor) -> int:
+    return of_AV.shape[1] - 1
+
+
+def _per_row(values_M: Tensor, places_BN: Tensor) -> Tensor:
+    return values_M.new_zeros(places_BN.shape).masked_scatter(places_BN, values_M)

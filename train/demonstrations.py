@@ -1,0 +1,58 @@
+"""Dialogues to learn from before there is a reward to learn from."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+
+from ..agents.agent import Dialogue
+from ..envs import views
+
+Kind = Literal["blind", "oracle"]
+"""`oracle` shows how each task is solved. `blind` shows the form alone: what is asked of the tools
+is drawn from the choices, and what they reply is reported, so that which of them a question
+means can only come from reward."""
+
+
+def demonstrations(env_id: str, kind: Kind, count: int, seed: int) -> Iterator[Dialogue]:
+    """Yield so many dialogues of training tasks.
+
+    Args:
+        env_id: The environment.
+        kind: Whose dialogues.
+        count: How many.
+        seed: The same seed yields the same dialogues.
+    """
+    splits = views.splits_of(views.find_spec(env_id))
+    sequence = np.random.SeedSequence([seed, 2])
+    rng = np.random.default_rng(sequence)
+    with views.Revealed(views.make(env_id, "text", split="train" if splits else None)) as env:
+        _, info = env.reset(seed=int(sequence.generate_state(1)[0]))
+        for _ in range(count):
+            yield _dialogue(env, info, kind, rng)
+            _, info = env.reset()
+
+
+def _dialogue(
+    env: gymnasium.Env[Any, Any], info: dict[str, Any], kind: Kind, rng: np.random.Generator
+) -> Dialogue:
+    over = False
+    while not over:
+        message = info["solution"] if kind == "oracle" else _blind(info, rng)
+        _, _, terminated, truncated, info = env.step(message)
+        over = terminated or truncated
+    messages: Dialogue = info["messages"]
+    while messages[-1]["role"] != "assistant":
+        messages.pop()
+    return [{"role": m["role"], "content": m["content"]} for m in messages]
+
+
+def _blind(info: dict[str, Any], rng: np.random.Generator) -> str:
+    """Report what a tool has just said, if that can be an answer; else take any choice."""
+    newest, choices = info["messages"][-1], info["choices"]
+    report = f"<answer>{newest['content']}</answer>"
+    if newest["role"] == "tool" and report in choices:
+        return report
+    chosen: str = choices[rng.integers(len(choices))]
+    return chosen
