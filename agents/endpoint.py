@@ -116,11 +116,9 @@ class Endpoint:
         """
         data, failure = json.dumps(body).encode(), Unanswered("nobody waits for it any more")
         for attempt in range(self.retries + 1):
-            pause = self._pause(attempt, failure.after) if attempt else 0.0
-            if pause:
-                self.sleep(stop, pause)
-            if delay := self.pace.delay():
-                self.sleep(stop, delay)
+            if attempt:
+                self._rest(stop, self._pause(attempt, failure.after))
+            self._rest(stop, self.pace.delay())
             if stop.is_set():
                 break
             try:
@@ -128,6 +126,10 @@ class Endpoint:
             except Unanswered as error:
                 failure = error
         raise failure
+
+    def _rest(self, stop: Event, seconds: float) -> None:
+        if seconds and not stop.is_set():
+            self.sleep(stop, seconds)
 
     def _pause(self, attempt: int, asked: float) -> float:
         # Half of it by chance, lest all who failed together come back together.

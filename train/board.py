@@ -1,5 +1,6 @@
 """Boards: from records to a ranking that refuses to rank inside the noise."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -239,7 +240,10 @@ def as_table(standing: Standing) -> RichTable:
     for name in _columns(standing):
         table.add_column(name, justify="left" if name == "Agent" else "right", no_wrap=True)
     for row in standing.rows:
-        table.add_row(*(escape(cell) for cell in _cells(row, standing)))
+        # A long name goes on in the next line, lest it cut the numbers.
+        rank, name, *numbers = _cells(row, standing)
+        name = textwrap.fill(name, 26 if standing.has_costs else 40)
+        table.add_row(*(escape(cell) for cell in (rank, name, *numbers)))
     return table
 
 
@@ -277,7 +281,6 @@ def written_interval(value: Estimate | None) -> str:
 
 
 def _dollars(cost: float | None) -> str:
-    """Write two digits that count: prices of an episode are far apart."""
     if cost is None:
         return "–"
     return np.format_float_positional(cost, precision=2, fractional=False, trim="-")

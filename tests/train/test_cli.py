@@ -187,7 +187,14 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
 def test_list_shows_every_environment_and_agent(capsys: Capture) -> None:
     assert run("list") == 0
     shown = capsys.readouterr().out
-    for word in (CARTPOLE, CALCULATOR, "paraphrase", "oracle", "SmolLM2-135M-Instruct"):
+    for word in (
+        CARTPOLE,
+        CALCULATOR,
+        "paraphrase",
+        "oracle",
+        "SmolLM2-135M-Instruct",
+        "openai:MODEL@",
+    ):
         assert word in shown
     assert run("list --verbose") == 0
     assert "Version History" in capsys.readouterr().out
