@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from palaestra.agents import resolve, spelled_out
 from palaestra.agents.endpoint import Endpoint, Pace, Unanswered, _seconds
@@ -292,6 +292,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(json_values, json_values)
 def test_nothing_else_is_raised_by_any_message(message: Any, usage: Any) -> None:
     try:

@@ -98,6 +98,8 @@ MISTAKES = [
     (f"{EVALUATE} --agent ./empty", "holds no agent"),
     (f"{EVALUATE} --agent ./file", "is not a folder"),
     (f"{EVALUATE} --agent ppo", "train one"),
+    (f"{EVALUATE} --agent openai:gpt-x@localhost:8000", "give http://HOST:PORT/v1"),
+    (f"{EVALUATE} --agent openai:gpt-x@http://localhost --set url=x", "no option 'url'"),
     (f"{EVALUATE} --agent random --set speed=1", "no option 'speed'"),
     (f"{EVALUATE} --agent random --device warp", "unknown device"),
     (f"evaluate --env {CALCULATOR} --agent random --records file/r.jsonl", "cannot"),
