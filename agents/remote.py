@@ -162,6 +162,9 @@ class Remote(Agent):
             return self.endpoint.post("/chat/completions", body, read_completion, stop)
         except Unanswered as error:
             return Completion(failed=f"{self.options['url']} gave no answer: {error}")
+        except UserError:
+            stop.set()  # the others would hear the same
+            raise
 
     def _cost(self, reply: "Completion") -> float | None:
         if reply.prompt_tokens is None or reply.tokens is None:

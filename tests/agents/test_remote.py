@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 from typing import Any
 
 import numpy as np
@@ -181,7 +181,13 @@ def test_a_seed_is_its_episode_s_whatever_the_batch(server: ChatServer, tmp_path
 
 
 def test_requests_in_flight_are_bounded(server: ChatServer, tmp_path: Path) -> None:
-    server.answer = Says("<answer>1</answer>", delay=0.02)
+    three = Barrier(3)  # nobody is answered before three have asked
+
+    def answer(body: dict[str, Any]) -> str:
+        three.wait(60)
+        return "<answer>-1</answer>"
+
+    server.answer = Says(answer)
     evaluated(remote(server, concurrency=3), tmp_path / "records", 12)
     assert server.most_in_flight == 3
 
@@ -416,7 +422,7 @@ def test_an_answer_that_drips_is_late_all_the_same(server: ChatServer, slow: Any
     start = time.perf_counter()
     failure, _ = post(server, timeout=0.25, retries=0)
     assert "in time" in str(failure)
-    assert 0.2 < time.perf_counter() - start < 1.0
+    assert 0.2 < time.perf_counter() - start < 2.5  # of the three that it takes
 
 
 # The machinery
@@ -480,7 +486,7 @@ def test_a_mistake_of_the_user_is_told_at_once(
     assert KEY[:12] not in str(caught.value)
     assert str(caught.value).isprintable()
     assert not agent.endpoint.sleep.taken
-    assert len(server.asked) - known <= 4  # and not what else was in the batch
+    assert len(server.asked) - known <= 2  # and not what else was in the batch
     assert [r.episode_seed for r in read_records([tmp_path / "records"])] == [0]
 
 
