@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -25,17 +25,10 @@ class Handler(BaseHTTPRequestHandler):
             server.asked.append(body)
             server.paths.append(self.path)
             server.headers.append(dict(self.headers))
-            server.in_flight += 1
-            server.most_in_flight = max(server.most_in_flight, server.in_flight)
             answer = server.script.pop(0) if server.script else server.answer
-        try:
+        self.close_connection = True
+        with suppress(OSError):  # whoever asked has left
             answer(self, body)
-        except OSError:
-            pass  # whoever asked has left
-        finally:
-            with server.lock:
-                server.in_flight -= 1
-            self.close_connection = True
 
     def send(self, status: int, content: bytes, **headers: str) -> None:
         self.send_response(status)
@@ -61,7 +54,6 @@ class ChatServer(ThreadingHTTPServer):
         self.asked: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
-        self.in_flight = self.most_in_flight = 0
         self.lock = threading.Lock()
 
     @property

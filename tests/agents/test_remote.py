@@ -183,13 +183,19 @@ def test_a_seed_is_its_episode_s_whatever_the_batch(server: ChatServer, tmp_path
 def test_requests_in_flight_are_bounded(server: ChatServer, tmp_path: Path) -> None:
     three = Barrier(3)  # nobody is answered before three have asked
 
+    asking: list[int] = [0]
+
     def answer(body: dict[str, Any]) -> str:
+        with server.lock:
+            asking.append(asking[-1] + 1)
         three.wait(60)
+        with server.lock:
+            asking.append(asking[-1] - 1)
         return "<answer>-1</answer>"
 
     server.answer = Says(answer)
     evaluated(remote(server, concurrency=3), tmp_path / "records", 12)
-    assert server.most_in_flight == 3
+    assert max(asking) == 3
 
 
 # What a completion says
