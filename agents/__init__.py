@@ -18,10 +18,11 @@ AGENTS = {
     "oracle": f"{__name__}.oracle:Oracle",
     "ppo": f"{__name__}.ppo:PPOAgent",
     "language-model": f"{__name__}.language_model:LanguageModel",
+    "openai": f"{__name__}.remote:Remote",
 }
 """Name: where the class is."""
 
-__all__ = ["AGENTS", "Actions", "Agent", "Seat", "agent_class", "resolve"]
+__all__ = ["AGENTS", "Actions", "Agent", "Seat", "agent_class", "resolve", "spelled_out"]
 
 
 def agent_class(name: str) -> type[Agent]:
@@ -34,8 +35,8 @@ def agent_class(name: str) -> type[Agent]:
         near = difflib.get_close_matches(name.lower(), AGENTS, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UserError(
-            f"unknown agent {name!r}; {hint}give {', '.join(AGENTS)}, a checkpoint's folder, or "
-            "the name or folder of a language model"
+            f"unknown agent {name!r}; {hint}give {', '.join(AGENTS)}:MODEL@URL, a checkpoint's "
+            "folder, or the name or folder of a language model"
         )
     module, _, attribute = AGENTS[name].partition(":")
     found: type[Agent] = getattr(import_module(module), attribute)
@@ -45,12 +46,16 @@ def agent_class(name: str) -> type[Agent]:
 def resolve(text: str) -> tuple[type[Agent], dict[str, Any]]:
     """Find out whom a user means: a registered name, a saved agent, or a language model.
 
+    A language model may be here, or behind an endpoint: `openai:MODEL@URL`.
+
     Returns:
         The class, and the arguments that follow from the text.
 
     Raises:
         UserError: nobody goes by that name, or the folder holds no agent.
     """
+    if _is_remote(text):
+        return agent_class("openai"), _address(text)
     if text == "ppo":
         raise UserError("an untrained ppo cannot play: train one, then give its run's folder")
     if text in AGENTS:
@@ -63,6 +68,25 @@ def resolve(text: str) -> tuple[type[Agent], dict[str, Any]]:
     if text.lower() == PACKAGED_MODEL.lower() or text.count("/") == 1:  # or owner/model of a hub
         return agent_class("language-model"), {"model": text}
     return agent_class(text), {}
+
+
+def spelled_out(text: str) -> str:
+    """Return a text that names the same agent whatever the environment's variables are.
+
+    Raises:
+        UserError: it names an endpoint, and is malformed.
+    """
+    return "openai:{model}@{url}".format(**_address(text)) if _is_remote(text) else text
+
+
+def _is_remote(text: str) -> bool:
+    return text.partition(":")[0] == "openai"
+
+
+def _address(text: str) -> dict[str, Any]:
+    from .remote import parse_address
+
+    return dict(parse_address(text))
 
 
 def _path(text: str) -> Path | None:

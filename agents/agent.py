@@ -27,6 +27,12 @@ class Seat:
     examples: Callable[[int], list[Dialogue]] = field(default=lambda count: [])
     """Return that many solved dialogues of training tasks, the system's message first."""
 
+    def prefix(self, shots: int) -> Dialogue:
+        """Return so many examples as the beginning of every dialogue, empty if there are none."""
+        examples = self.examples(shots) if shots else []
+        system = [examples[0][0]] if examples else []
+        return system + [message for example in examples for message in example[1:]]
+
 
 @dataclass(frozen=True)
 class Actions:
@@ -36,6 +42,11 @@ class Actions:
     """An action an observation."""
     tokens: list[int] = field(default_factory=list)
     """Tokens that were generated for each, empty if none ever are."""
+    costs: list[float | None] = field(default_factory=list)
+    """Dollars that each cost, None where nobody knows, empty if none ever does."""
+    failed: list[str | None] = field(default_factory=list)
+    """Why the agent's machinery has no action for an observation, None where it has one; empty
+    if it always has. Such an action is not taken: nothing was learned about the agent."""
 
 
 class Agent(ABC):

@@ -54,9 +54,7 @@ class LanguageModel(Agent):
             dtype=dtype,
         )
         self._lm = CausalLM(model, device, dtype)
-        examples = seat.examples(shots) if shots else []
-        system = [examples[0][0]] if examples else []
-        self._prefix = system + [message for example in examples for message in example[1:]]
+        self._prefix = seat.prefix(shots)
 
     @property
     def name(self) -> str:

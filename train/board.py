@@ -1,5 +1,6 @@
 """Boards: from records to a ranking that refuses to rank inside the noise."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ class Row:
     """Training seeds; 1 for an agent that is not trained here."""
     tokens: float
     """Generated in an episode, on average."""
+    cost: float | None
+    """Dollars of an episode, on average of those that have a price; None where none has."""
     seconds: float
     """Of an episode, on average."""
     failures: dict[str, int]
@@ -85,6 +88,11 @@ class Standing:
     def missing(self) -> list[str]:
         """The anchors without which there is no normalised score."""
         return [name for name in ("random", "oracle") if name not in {r.agent for r in self.rows}]
+
+    @property
+    def has_costs(self) -> bool:
+        """Whether the episodes of anybody here have a price."""
+        return any(row.cost is not None for row in self.rows)
 
 
 def standings(records: Sequence[Record]) -> list[Standing]:
@@ -186,6 +194,7 @@ def _player(record: Record) -> tuple[str, int | None, str | None]:
 def _row(group: Sequence[Record], rank: int, returns: Estimate, score: Estimate | None) -> Row:
     valid = [r for r in group if r.valid]
     solved = [r.success for r in valid if r.success is not None]
+    costs = [r.cost for r in valid if r.cost is not None]
     failures: dict[str, int] = {}
     for record in group:
         for failure, count in record.failures.items():
@@ -200,6 +209,7 @@ def _row(group: Sequence[Record], rank: int, returns: Estimate, score: Estimate 
         episodes=len(valid),
         seeds=len({r.training_seed for r in valid}),
         tokens=float(np.mean([r.tokens for r in valid])),
+        cost=float(np.mean(costs)) if costs else None,
         seconds=float(np.mean([r.seconds for r in valid])),
         failures=failures,
         commands=list(dict.fromkeys(r.command for r in group)),
@@ -227,10 +237,13 @@ def _curves(records: Sequence[Record]) -> list[Curve]:
 def as_table(standing: Standing) -> RichTable:
     """Return the ranking of one environment as a table for the terminal."""
     table = RichTable(title=escape(_title(standing)), title_justify="left", title_style="bold")
-    for name in _COLUMNS:
+    for name in _columns(standing):
         table.add_column(name, justify="left" if name == "Agent" else "right", no_wrap=True)
     for row in standing.rows:
-        table.add_row(*(escape(cell) for cell in _cells(row)))
+        # A long name goes on in the next line, lest it cut the numbers.
+        rank, name, *numbers = _cells(row, standing)
+        name = textwrap.fill(name, 26 if standing.has_costs else 40)
+        table.add_row(*(escape(cell) for cell in (rank, name, *numbers)))
     return table
 
 
@@ -240,8 +253,12 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    return (
+def _columns(standing: Standing) -> tuple[str, ...]:
+    return (*_COLUMNS, "Dollars/ep.") if standing.has_costs else _COLUMNS
+
+
+def _cells(row: Row, standing: Standing) -> tuple[str, ...]:
+    cells = (
         str(row.rank),
         row.agent,
         "–" if row.score is None else _hundredths(row.score.mean),
@@ -253,6 +270,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.tokens:.0f}",
         f"{row.seconds:.3f}",
     )
+    return (*cells, _dollars(row.cost)) if standing.has_costs else cells
 
 
 def written_interval(value: Estimate | None) -> str:
@@ -260,6 +278,12 @@ def written_interval(value: Estimate | None) -> str:
     if value is None or value.low is None or value.high is None:
         return "–"
     return f"{_hundredths(value.low)} to {_hundredths(value.high)}"
+
+
+def _dollars(cost: float | None) -> str:
+    if cost is None:
+        return "–"
+    return np.format_float_positional(cost, precision=2, fractional=False, trim="-")
 
 
 def _hundredths(value: float) -> str:
@@ -282,7 +306,7 @@ def write_page(found: Sequence[Standing], path: Path, records: Sequence[Record])
     page = engine.from_string(template).render(
         standings=found,
         title=_title,
-        columns=_COLUMNS,
+        columns=_columns,
         cells=_cells,
         bar=_bar,
         chart=_chart,

@@ -133,26 +133,31 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from ..agents import spelled_out
     from .evaluation import Episode, Evaluation, evaluation_command
     from .progress import progress_bar
 
     agent, env_id, split = _seat(options)
     command = evaluation_command(
-        env_id, options.agent, split, options.set, options.episodes, options.seed
+        env_id, spelled_out(options.agent), split, options.set, options.episodes, options.seed
     )
     evaluation = Evaluation(agent, env_id, split, command=command)
     seeds = range(options.seed, options.seed + options.episodes)
-    returns: list[float] = []
+    ended: list[Episode] = []
     with progress_bar(options.episodes, "episodes", options.quiet) as bar:
 
         def tell(episode: Episode) -> None:
-            returns.append(episode.episode_return)
+            ended.append(episode)
             bar.update(1)
 
         played = evaluation.run(seeds, options.records, options.batch, tell)
     known = options.episodes - played
-    if returns:
+    if returns := [episode.episode_return for episode in ended if not episode.broken]:
         print(f"{agent.name} on {env_id}: mean return {sum(returns) / len(returns):.3f}")
+    if costs := [episode.cost for episode in ended if episode.cost is not None]:
+        print(f"cost: {sum(costs):.4f} dollars")
+    if broken := [episode for episode in ended if episode.broken]:
+        print(f"{len(broken)} spoilt by the machinery, the last one: {broken[-1].observation}")
     print(
         f"{played} episodes played, {known} were recorded before: {options.records}\n"
         f"  rank: palaestra board {options.records} --html board.html"
@@ -327,7 +332,7 @@ def _add_who(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", required=True, metavar="ID", help="the environment")
     parser.add_argument(
         "--agent", required=True, metavar="WHO",
-        help="random, constant, oracle, a run's folder, or a language model",
+        help="random, constant, oracle, a run's folder, a language model, or openai:MODEL@URL",
     )  # fmt: skip
     parser.add_argument("--split", help="which tasks; `test` where there are splits")
     _add_set(parser, "an option of the agent, such as shots=4")

@@ -35,6 +35,7 @@ class Episode:
     episode_return: float = 0.0
     length: int = 0
     tokens: int = 0
+    cost: float | None = None
     seconds: float = 0.0
     failures: Counter[str] = field(default_factory=Counter)
     over: bool = False
@@ -44,6 +45,17 @@ class Episode:
     def broken(self) -> bool:
         """Whether the machinery failed, not the agent."""
         return not self.info.get("reward_valid", True)
+
+    def spend(self, tokens: int, cost: float | None) -> None:
+        """Add what a message has taken; what nobody knows the price of adds nothing."""
+        self.tokens += tokens
+        if cost is not None:
+            self.cost = (self.cost or 0.0) + cost
+
+    def cut(self, reason: str) -> None:
+        """End it where the agent's machinery failed, as a world ends it whose own has failed."""
+        self.observation, self.over = reason, True
+        self.info = self.info | {"failure": "infra", "reward_valid": False}
 
 
 def play(
@@ -106,10 +118,13 @@ def _step_all(agent: Agent, seats: list[tuple[gymnasium.Env[Any, Any], Episode]]
         [e.observation for e in episodes], [e.info for e in episodes], [e.rng for e in episodes]
     )
     for i, (env, e) in enumerate(seats):
+        e.spend(acted.tokens[i] if acted.tokens else 0, acted.costs[i] if acted.costs else None)
+        if acted.failed and (reason := acted.failed[i]) is not None:
+            e.cut(reason)
+            continue
         e.observation, reward, e.terminated, truncated, e.info = env.step(acted.actions[i])
         e.episode_return += float(reward)
         e.length += 1
-        e.tokens += acted.tokens[i] if acted.tokens else 0
         if failure := e.info.get("failure"):
             e.failures[failure] += 1
         e.over = e.terminated or truncated
@@ -180,6 +195,7 @@ class Evaluation:
             tokens=episode.tokens,
             seconds=round(episode.seconds, 6),
             recipe_hash=self.agent.recipe_hash,
+            cost=None if episode.cost is None else round(episode.cost, 9),
             valid=not episode.broken,
             failures=dict(episode.failures),
             kind=episode.info.get("kind"),
@@ -207,7 +223,7 @@ def seat(
     Args:
         env_id: The environment.
         split: The split that will be played.
-        text: A registered name, a folder, or a language model.
+        text: A registered name, a folder, a language model, or one behind an endpoint.
         options: The agent's own.
         device: A torch device, for agents that have a network.
 
@@ -237,7 +253,7 @@ def evaluation_command(
 
 def _check_options(kind: type[Agent], text: str, options: dict[str, Any]) -> bool:
     """Compare options with the agent's parameters, and tell whether it takes a device."""
-    given = {"self", "cls", "seat", "folder", "model", "card"}
+    given = {"self", "cls", "seat", "folder", "model", "url", "card"}
     types = {
         p.name: p.annotation
         for maker in (kind.__init__, kind.load)

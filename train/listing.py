@@ -56,9 +56,11 @@ def _some(ids: list[str], most: int = 8) -> str:
 
 def _said(name: str) -> str:
     """Return what a user writes for an agent."""
-    return {"ppo": "FOLDER of a run", "language-model": f"{PACKAGED_MODEL}, or a folder"}.get(
-        name, name
-    )
+    return {
+        "ppo": "FOLDER of a run",
+        "language-model": f"{PACKAGED_MODEL}, or a folder",
+        "openai": "openai:MODEL@URL",
+    }.get(name, name)
 
 
 def _first_line(kind: type) -> str:

@@ -48,6 +48,8 @@ class Record:
     """Wall time; in a batch, the episode's share."""
     recipe_hash: str | None = None
     """Hash of what it was trained with: other recipes are other agents."""
+    cost: float | None = None
+    """Dollars that the agent's messages cost, None where they have no price."""
     valid: bool = True
     """False if the machinery failed in every attempt: then nothing was learned about the agent."""
     failures: dict[str, int] = field(default_factory=dict)

@@ -31,7 +31,11 @@ def watch(agent: Agent, env_id: str, split: str | None, seed: int, delay: float)
         shown = _show(out, info, 0)
         total, steps, over = 0.0, 0, False
         while not over:
-            action = agent.act([observation], [info], [rng]).actions[0]
+            acted = agent.act([observation], [info], [rng])
+            action = acted.actions[0]
+            if acted.failed and acted.failed[0] is not None:
+                out.print(f"[red]the machinery failed:[/] {escape(acted.failed[0])}")
+                return
             observation, reward, terminated, truncated, info = env.step(action)
             total, steps, over = total + float(reward), steps + 1, terminated or truncated
             if "messages" in info:

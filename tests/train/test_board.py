@@ -221,6 +221,43 @@ def test_means_of_tokens_seconds_and_success() -> None:
     assert (found.tokens, found.seconds, found.success) == (10.0, 2.0, 0.5)
 
 
+def shown(records: list[Record]) -> str:
+    [standing] = standings(records)
+    console = Console(width=140)
+    with console.capture() as captured:
+        console.print(as_table(standing))
+    return captured.get()
+
+
+def test_costs_have_a_column_where_somebody_has_some(tmp_path: Path) -> None:
+    records = anchors()
+    assert "Dollars" not in shown(records)
+    records += played("x", [0.5, 0.5, 0.5])
+    records[-2:] = [replace(records[-1], cost=cost) for cost in (0.00012, 0.0002)]
+    assert row(records, "x").cost == pytest.approx(0.00016)
+    assert row(records, "random").cost is None
+    text, page = page_of(records, tmp_path / "page.html")
+    for place in (shown(records), text):
+        assert "Dollars/ep." in place
+        assert "0.00016" in place
+    cells = sum(tag == "td" for tag, _ in page.tags)
+    assert cells == 3 * sum(tag == "th" for tag, _ in page.tags)
+
+
+@pytest.mark.parametrize(
+    ("cost", "written"), [(0.0, "0"), (1.2345, "1.2"), (123.0, "120"), (2e-7, "0.0000002")]
+)
+def test_costs_are_written_with_two_digits_that_count(cost: float, written: str) -> None:
+    assert f" {written} │" in shown(played("x", [0.5, 0.5], cost=cost))
+
+
+def test_a_long_name_leaves_the_numbers_whole() -> None:
+    name = "A-model-with-a-long-name-Instruct@some-host.example:8000 (9 shots)"
+    table = shown(anchors() + played(name, [0.5] * 4, cost=0.5))
+    assert "…" not in table
+    assert "shots)" in table
+
+
 def test_the_table_shows_every_row() -> None:
     [standing] = standings(anchors() + played("x", [0.5] * 4))
     console = Console(width=160, record=True)

@@ -98,6 +98,8 @@ MISTAKES = [
     (f"{EVALUATE} --agent ./empty", "holds no agent"),
     (f"{EVALUATE} --agent ./file", "is not a folder"),
     (f"{EVALUATE} --agent ppo", "train one"),
+    (f"{EVALUATE} --agent openai:gpt-x@localhost:8000", "give http://HOST:PORT/v1"),
+    (f"{EVALUATE} --agent openai:gpt-x@http://localhost --set url=x", "no option 'url'"),
     (f"{EVALUATE} --agent random --set speed=1", "no option 'speed'"),
     (f"{EVALUATE} --agent random --device warp", "unknown device"),
     (f"evaluate --env {CALCULATOR} --agent random --records file/r.jsonl", "cannot"),
@@ -187,7 +189,14 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
 def test_list_shows_every_environment_and_agent(capsys: Capture) -> None:
     assert run("list") == 0
     shown = capsys.readouterr().out
-    for word in (CARTPOLE, CALCULATOR, "paraphrase", "oracle", "SmolLM2-135M-Instruct"):
+    for word in (
+        CARTPOLE,
+        CALCULATOR,
+        "paraphrase",
+        "oracle",
+        "SmolLM2-135M-Instruct",
+        "openai:MODEL@",
+    ):
         assert word in shown
     assert run("list --verbose") == 0
     assert "Version History" in capsys.readouterr().out

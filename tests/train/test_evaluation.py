@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 import pytest
-from palaestra.agents import Agent
+from palaestra.agents import Actions, Agent
 from palaestra.envs import views
 from palaestra.envs.text import Task, TextEnv
 from palaestra.envs.tools import Tool, ToolError
@@ -229,6 +229,44 @@ def test_what_the_agent_got_wrong_is_counted_by_kind(shaky: type[Shaky], tmp_pat
         evaluation(SHAKY, "constant", "test", message=message).run([0], path)
         [record] = outcomes(path)
         assert (record.failures, record.valid) == ({failure: 2}, True)
+
+
+class Disconnected(Agent):
+    """Reaches its model as often as `broken` says not, task by task; each word costs a dollar."""
+
+    view = "native"
+    name = "disconnected"
+
+    def __init__(self, place: Any, broken: Counter[str]) -> None:
+        super().__init__(place)
+        self.broken = broken
+
+    def act(self, observations: Any, infos: Any, rngs: Any) -> Actions:
+        questions = [info["messages"][1]["content"] for info in infos]
+        failed = ["no connection" if self.broken[q] > 0 else None for q in questions]
+        self.broken.subtract(set(questions))
+        actions = [None if reason else "<probe>x</probe>" for reason in failed]
+        return Actions(actions, [1] * len(actions), [None if f else 1.0 for f in failed], failed)
+
+
+def test_a_failure_of_the_agent_s_machinery_is_nobody_s_move(
+    shaky: type[Shaky], tmp_path: Path
+) -> None:
+    measured = evaluation(SHAKY, "random", "test")
+    with measured.make() as env:
+        asked = [env.reset(seed=seed)[0] for seed in range(4)]
+    broken = Counter({asked[1]: INFRA_ATTEMPTS - 1, asked[2]: INFRA_ATTEMPTS})
+    agent = Disconnected(measured.agent.seat, broken)
+    shaky.broken.update({3: 1})
+    told: list[Any] = []
+    Evaluation(agent, SHAKY, "test").run(range(4), tmp_path / "records", 2, told.append)
+    records = outcomes(tmp_path / "records")
+    infra = [{}, {"infra": INFRA_ATTEMPTS - 1}, {"infra": INFRA_ATTEMPTS}, {"infra": 1}]
+    assert [r.failures for r in records] == infra
+    assert [r.valid for r in records] == [True, True, False, True]
+    assert [r.length for r in records] == [2, 2, 0, 2]
+    assert [r.cost for r in records] == [2.0, 2.0, None, 2.0]
+    assert [e.observation for e in told if e.broken] == ["no connection"]
 
 
 @pytest.mark.parametrize("stop", [None, 1], ids=["played to the end", "given up"])

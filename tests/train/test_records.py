@@ -58,7 +58,7 @@ records = st.builds(
     training_seed=st.none() | numbers, training_steps=st.none() | numbers, episode_seed=numbers,
     episode_return=st.floats(allow_nan=False, allow_infinity=False),
     success=st.none() | st.booleans(), length=numbers, tokens=numbers,
-    seconds=st.floats(0, 1e9), valid=st.booleans(),
+    seconds=st.floats(0, 1e9), valid=st.booleans(), cost=st.none() | st.floats(0, 1e9),
     failures=st.dictionaries(names, numbers, max_size=3), kind=st.none() | names, command=names,
     commit=st.none() | names, versions=st.dictionaries(names, names, max_size=3),
 )  # fmt: skip
@@ -163,7 +163,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, damaged: str) -> None:
 WRONG: dict[str, Any] = {
     "split": 3, "purpose": None, "agent_hash": ["x"], "training_seed": "0", "training_steps": {},
     "episode_seed": None, "success": "yes", "length": None, "tokens": "3", "valid": 2,
-    "failures": None, "kind": 3, "command": None, "commit": 3, "versions": None,
+    "failures": None, "kind": 3, "command": None, "commit": 3, "versions": None, "cost": "1 $",
 }  # fmt: skip
 
 
@@ -206,6 +206,14 @@ def test_a_record_says_what_it_was_made_with() -> None:
     found = commit()
     assert found is None or len(found.removesuffix("-dirty")) == 40
     assert {f.name for f in fields(Record)} == asdict(RECORD).keys()
+
+
+def test_a_record_from_before_there_were_costs_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    raw = asdict(RECORD)
+    del raw["cost"]
+    path.write_text(json.dumps(raw) + "\n", "utf-8")
+    assert read_records([path]) == [RECORD]
 
 
 # A kill
