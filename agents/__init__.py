@@ -17,6 +17,7 @@ AGENTS = {
     "constant": f"{__name__}.constant:Constant",
     "oracle": f"{__name__}.oracle:Oracle",
     "ppo": f"{__name__}.ppo:PPOAgent",
+    "language-ppo": f"{__name__}.language_ppo:LanguagePPOAgent",
     "language-model": f"{__name__}.language_model:LanguageModel",
     "openai": f"{__name__}.remote:Remote",
 }
@@ -56,8 +57,8 @@ def resolve(text: str) -> tuple[type[Agent], dict[str, Any]]:
     """
     if _is_remote(text):
         return agent_class("openai"), _address(text)
-    if text == "ppo":
-        raise UserError("an untrained ppo cannot play: train one, then give its run's folder")
+    if text in ("ppo", "language-ppo"):
+        raise UserError(f"an untrained {text} cannot play: train one, then give its run's folder")
     if text in AGENTS:
         return agent_class(text), {}
     path = _path(text)

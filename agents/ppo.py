@@ -4,11 +4,12 @@ import hashlib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.save_util import load_from_zip_file
 
 from ..errors import UserError
 from .agent import Actions, Agent, Seat, read_card, write_card
@@ -27,15 +28,14 @@ class PPOAgent(Agent):
         UserError: it was trained on another environment.
     """
 
-    view = "array"
+    view: ClassVar[Literal["array", "dialogue"]] = "array"
 
     def __init__(self, seat: Seat, model: PPO, card: dict[str, Any], sample: bool = False) -> None:
         super().__init__(seat, sample=sample)
         self.model, self.card = model, card
         self.training_seed, self.training_steps = card["training_seed"], card["steps"]
         self.recipe_hash = card.get("recipe_hash")
-        spaces = (model.observation_space, model.action_space)
-        if spaces != (seat.observation_space, seat.action_space):
+        if not self._fits(seat):
             raise UserError(
                 f"this agent was trained on an older version of {seat.env_id}: train it anew"
             )
@@ -75,6 +75,11 @@ class PPOAgent(Agent):
             [rng.choice(len(p), p=p / p.sum()) for p, rng in zip(rows, rngs, strict=True)]
         )
 
+    def _fits(self, seat: Seat) -> bool:
+        """Tell whether what was trained can play there."""
+        trained = self.model.observation_space, self.model.action_space
+        return trained == (seat.observation_space, seat.action_space)
+
     def fingerprint(self) -> str:
         """Return the hash of the policy's weights."""
         suffix = "-sampled" if self.options["sample"] else ""
@@ -100,7 +105,9 @@ class PPOAgent(Agent):
                 f"checkpoint of {seat.env_id}, or --env {card['env']}"
             )
         try:
-            model = PPO.load(folder / _MODEL, device=device)
+            model = PPO.load(folder / _MODEL, device=device, custom_objects=moved(folder))
+        except UserError:
+            raise
         except Exception as error:  # SB3 unpickles, which can fail in any way there is
             raise UserError(
                 f"{folder} cannot be loaded ({type(error).__name__}: {error}): another version "
@@ -115,11 +122,24 @@ def save_model(model: PPO, folder: Path, card: dict[str, Any]) -> None:
     Args:
         model: What was trained.
         folder: Where; it exists and is empty.
-        card: At least `env`, `training_seed` and `steps`.
+        card: At least `agent`, `env`, `training_seed` and `steps`.
     """
     model.save(folder / _MODEL)
-    written = {"agent": "ppo", "model_sha256": _hash(folder / _MODEL), "options": {}}
+    written = {"model_sha256": _hash(folder / _MODEL), "options": {}}
     write_card(folder, card | written)
+
+
+def moved(folder: Path) -> dict[str, Any]:
+    """Return what has to be changed in a saved model, whose run may have been moved since.
+
+    A language model that was warmed up lies in the run's folder, and is named in its policy.
+    """
+    base = folder.resolve().parent.parent / "base"
+    if not base.is_dir():
+        return {}
+    data, _, _ = load_from_zip_file(folder / _MODEL, load_data=True)
+    assert data is not None
+    return {"policy_kwargs": data["policy_kwargs"] | {"model": str(base)}}
 
 
 def policy_hash(model: PPO) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from ..errors import UserError
 
@@ -35,7 +36,7 @@ def adapt(
     first = len(layers) - count
     model.requires_grad_(lora_rank is None and last_layers is None)
     if lora_rank is not None:
-        _add_adapters(model, list(range(first, len(layers))), lora_rank)
+        _add_adapters(model, layers, first, lora_rank)
     elif last_layers is not None:
         layers[first:].requires_grad_(True)
         for norm in _norms_behind(model, layers):
@@ -57,17 +58,19 @@ def _norms_behind(model: PreTrainedModel, layers: nn.ModuleList) -> list[nn.Modu
     return [m for m in body.children() if m is not layers and "Norm" in type(m).__name__]
 
 
-def _add_adapters(model: PreTrainedModel, places: list[int], rank: int) -> None:
+def _add_adapters(model: PreTrainedModel, layers: nn.ModuleList, first: int, rank: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise UserError("adapters need peft: pip install 'palaestra[lora]'") from None
+    products = (nn.Linear, Conv1D)
+    names = {n.rpartition(".")[2] for n, m in layers.named_modules() if isinstance(m, products)}
     # No dropout: a probability that changes between rollout and update is not PPO's ratio.
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.0,
-        target_modules="all-linear",
-        layers_to_transform=places,
+        target_modules=sorted(names),
+        layers_to_transform=list(range(first, len(layers))),
     )
     inject_adapter_in_model(config, model)

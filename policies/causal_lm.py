@@ -16,6 +16,7 @@ from .crossing import Message
 from .engines import engine_of
 from .loading import quietly
 from .packed import pack
+from .token_choice import Sampler, likeliest
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class CausalLM:
                 )
         except LOAD_ERRORS as error:
             raise cannot_load(name, error) from None
-        self.model: Any = model.to(device).eval()
+        self.model: Any = model.to(device).eval().requires_grad_(False)
         pack(self.model)
         self.engine = engine_of(self.model)
 
@@ -101,32 +102,6 @@ class CausalLM:
         """
         room = self.context - max_new_tokens
         head_ids, tails = self.chat.prompts(dialogues, prefix, room, tools)
-        choose = Sampler(temperature, rngs) if temperature > 0 else _likeliest
+        choose = Sampler(temperature, rngs) if temperature > 0 else likeliest
         found = self.engine.decode(head_ids, tails, choose, self.chat.end, max_new_tokens)
         return [Reply(self.chat.text(c.tokens), len(c.tokens)) for c in found]
-
-
-def _likeliest(logits_AV: torch.Tensor, rows: list[int]) -> torch.Tensor:
-    return logits_AV.argmax(1)
-
-
-class Sampler:
-    """Sample tokens from the softmax of the logits, each row by a generator of its own.
-
-    Args:
-        temperature: What logits are divided by.
-        rngs: A generator a row. One number is drawn from each, whatever the length of the
-            replies: the next reply of a dialogue does not depend on its neighbours in a batch.
-    """
-
-    def __init__(self, temperature: float, rngs: Sequence[np.random.Generator]) -> None:
-        self._temperature = temperature
-        self._rngs = [np.random.default_rng(rng.integers(2**63)) for rng in rngs]
-
-    def __call__(self, logits_AV: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        """Return tokens, shape (A,), for the rows of these numbers."""
-        sums_AV = torch.softmax(logits_AV.double() / self._temperature, 1).cumsum(1)
-        draws_A1 = sums_AV.new_tensor([[self._rngs[row].random()] for row in rows])
-        # The first whose sum is above the draw: what has no probability is never taken.
-        found_A1 = torch.searchsorted(sums_AV, draws_A1 * sums_AV[:, -1:], right=True)
-        return found_A1[:, 0].clamp(max=sums_AV.shape[1] - 1)

@@ -145,7 +145,7 @@ class Decoder:
 
     def _logits(self, hidden_AH: Tensor) -> Tensor:
         """Return the logits of the tokens that may follow, shape (A, V)."""
-        head: Any = self._model.get_output_embeddings()
+        head: Any = self._model.get_output_embeddings()  # type: ignore[no-untyped-call]
         logits: Tensor = head(hidden_AH).float()
         return logits
 

@@ -48,6 +48,7 @@ class Engine(ABC):
         row means nothing.
         """
 
+    @abstractmethod
     def forget(self) -> None:
         """Forget what was computed with weights that have changed."""
 
@@ -191,6 +192,9 @@ class Plain(Engine):
         out = self._model.base_model(input_ids=ids_BT, attention_mask=mask_BT.to(ids_BT.device))
         hidden_BTH: Tensor = out.last_hidden_state
         return hidden_BTH
+
+    def forget(self) -> None:
+        """Do nothing: nothing is remembered."""
 
 
 def _before(hidden_BTH: Tensor, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:

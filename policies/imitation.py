@@ -28,7 +28,7 @@ def imitate(
     """Teach a model to say what the assistant says, each token where it stands.
 
     Args:
-        lm: Changed in place: all of its weights that want gradients.
+        lm: Changed in place, all of its weights.
         dialogues: Each begins anew.
         seed: Of the order.
         epochs: How often each dialogue is seen.
@@ -37,10 +37,11 @@ def imitate(
             falls to 0 along a cosine.
         tell: Called with the loss of each step, in nats a token.
     """
+    lm.model.requires_grad_(True)
     rows = [_labelled(lm, dialogue) for dialogue in dialogues]
     rng = np.random.default_rng(seed)
     steps = epochs * math.ceil(len(rows) / batch_size)
-    parameters = [p for p in lm.model.parameters() if p.requires_grad]
+    parameters = list(lm.model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: _height(n / steps))
     for _ in range(epochs):
@@ -48,7 +49,7 @@ def imitate(
         for start in range(0, len(rows), batch_size):
             loss = _loss(lm, [rows[i] for i in order[start : start + batch_size]])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()

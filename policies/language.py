@@ -20,14 +20,13 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError
 from . import PACKAGED_MODEL
 from .adapting import adapt
 from .causal_lm import CausalLM
 from .crossing import Message, messages, texts
+from .decoding import Choose, Continuation
 from .engines import engine_of
 from .token_choice import Evaluated, Writer, evaluate_tokens
 
@@ -83,7 +82,7 @@ class LanguagePolicy(ActorCriticPolicy):
                 f"critic_gradient={critic_gradient} between 0 and 1"
             )
         _check_spaces(observation_space, action_space)
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "model": model,
             "prefix": list(prefix),
             "last_layers": last_layers,
@@ -112,7 +111,7 @@ class LanguagePolicy(ActorCriticPolicy):
         self.engine = engine_of(lm.model, first)
         self.value_net = _critic(lm.model.config.hidden_size, s["critic_scale"])  # type: ignore[assignment]
         self._tokens = lru_cache(maxsize=65_536)(self._tokens_of)
-        self._seen_weights: tuple[int, ...] = ()
+        self._seen_weights = torch.empty(0)
         self.optimizer = self.optimizer_class(
             [p for p in self.parameters() if p.requires_grad],
             lr=lr_schedule(1),  # type: ignore[call-arg]
@@ -138,10 +137,8 @@ class LanguagePolicy(ActorCriticPolicy):
     @torch.no_grad()
     def write(self, obs: Any, writer: Writer) -> tuple[Tensor, Tensor, Tensor]:
         """Write a message for each dialogue, as a writer takes the tokens."""
-        self._refresh()
-        prefix, prompts = self._prompts(obs)
-        length = len(self.action_space.nvec)  # type: ignore[attr-defined]
-        found = self.engine.decode(prefix, prompts, writer, self.chat.end, length)
+        length = self._longest
+        found = self.speak(obs, writer)
         said = [continuation.tokens for continuation in found]
         values_B1 = self._value(torch.stack([c.hidden_H for c in found]).clone())
         actions_BL = torch.full((len(said), length), self.chat.end, device=self.device)
@@ -149,9 +146,13 @@ class LanguagePolicy(ActorCriticPolicy):
             row_L[: len(tokens)] = torch.tensor(tokens, device=self.device)
         return actions_BL, values_B1, writer.log_probs(said).to(self.device)
 
-    def evaluate_actions(
-        self, obs: Any, actions: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def speak(self, obs: Any, choose: Choose) -> list[Continuation]:
+        """Write a message for each dialogue, and tell nothing but what was written."""
+        self._refresh()
+        prefix, prompts = self._prompts(obs)
+        return self.engine.decode(prefix, prompts, choose, self.chat.end, self._longest)
+
+    def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return values, log-probabilities and entropies of actions, with gradients.
 
         Returns:
@@ -190,14 +191,16 @@ class LanguagePolicy(ActorCriticPolicy):
         kept = {name for name, p in self.named_parameters() if p.requires_grad} | {"base_sha256"}
         return {k: v for k, v in super().state_dict(*args, **kwargs).items() if k in kept}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, **_: Any) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
         """Take back what `state_dict` returned.
 
         Raises:
             UserError: it was trained from another base model, or other parts of it were trained.
         """
         base = state_dict.get("base_sha256")
-        if base is None or not torch.equal(base.cpu(), self.base_sha256.cpu()):
+        if base is None or not torch.equal(base.cpu(), self.state_dict()["base_sha256"].cpu()):
             raise UserError(
                 f"this was trained from another model than {self._settings['model']!r} is now: "
                 "give the one that it was trained from"
@@ -205,7 +208,7 @@ class LanguagePolicy(ActorCriticPolicy):
         if state_dict.keys() != self.state_dict().keys():
             raise UserError("other weights were saved than are trained here: give the same "
                             "last_layers and lora_rank")  # fmt: skip
-        return super().load_state_dict(state_dict, strict=False)
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     # Reading
 
@@ -235,10 +238,12 @@ class LanguagePolicy(ActorCriticPolicy):
 
     def _refresh(self) -> None:
         """Forget what was computed with weights that an update has changed since."""
-        weights = tuple(p._version for p in self.language_model.parameters() if p.requires_grad)
-        if weights != self._seen_weights:
+        # Some of each, for any step changes some of all; fused optimisers leave no other trace.
+        trained = [p for p in self.language_model.parameters() if p.requires_grad]
+        some = torch.cat([p.detach().flatten()[:4].float() for p in trained])
+        if not torch.equal(some, self._seen_weights):
             self.engine.forget()
-            self._seen_weights = weights
+            self._seen_weights = some
 
     def _evaluate(
         self, prefix: list[int], prompts: list[list[int]], said: list[list[int]], entropy: bool
@@ -309,9 +314,7 @@ class _Scaled(nn.Module):
 def _critic(width: int, scale: float) -> nn.Sequential:
     last = nn.Linear(64, 1)
     nn.init.zeros_(last.weight)
-    return nn.Sequential(
-        nn.LayerNorm(width), nn.Linear(width, 64), nn.Tanh(), last, _Scaled(scale)
-    )
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 64), nn.Tanh(), last, _Scaled(scale))
 
 
 def _check_spaces(observed: spaces.Space[Any], acted: spaces.Space[Any]) -> None:

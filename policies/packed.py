@@ -2,8 +2,8 @@
 
 Idea: a model that writes multiplies a few rows by large matrices, again and again. oneDNN does
 that two to three times as fast as the plain product once it may keep a copy of each matrix in an
-order of its own, and torch has that for whoever asks. A matrix that is not trained is laid out
-once, one that is trained anew after each of its changes.
+order of its own, and torch has that for whoever asks. Only matrices that are not trained have
+one: torch's fused optimisers do not tell that they have changed a weight.
 """
 
 from typing import Any
@@ -24,15 +24,13 @@ def pack(model: nn.Module) -> None:
 
 
 class PackedLinear(nn.Linear):
-    """A layer that keeps its weights laid out, beside the plain ones."""
+    """A layer that keeps its weights laid out, beside the plain ones, while they are frozen."""
 
     _packed: dict[bool, tuple[int, Any]]
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the product."""
-        if not _can_be_packed(self.weight) or input.dtype != torch.float32:
-            return F.linear(input, self.weight, self.bias)
-        if torch.is_grad_enabled() and self.weight.requires_grad:
+        if self.weight.requires_grad or not _can_be_packed(self.weight):
             return F.linear(input, self.weight, self.bias)
         product: Tensor = _Product.apply(input, self)  # type: ignore[no-untyped-call]
         return product if self.bias is None else product + self.bias
@@ -61,12 +59,12 @@ class _Product(torch.autograd.Function):
     """The product with weights that are not trained."""
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, layer: PackedLinear) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, input: Tensor, layer: PackedLinear) -> Tensor:
         ctx.layer = layer
         return layer.multiply(input)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.layer.multiply(gradient.contiguous(), transposed=True), None
 
 
@@ -75,6 +73,6 @@ def _can_be_packed(weight: Tensor) -> bool:
         weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and weight.numel() >= _SMALLEST
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
     )

@@ -52,7 +52,7 @@ class UpperLayers:
             self._pass(prefix_PH[None], 0, {}, seen)
         # Padding stands behind what is read, where causal attention never sees it.
         rows_BTH = pad_sequence(list(rows_TH), batch_first=True)
-        return self._pass(rows_BTH, before, seen.layers, None)
+        return self._pass(rows_BTH, before, seen.read, None)
 
     def _pass(
         self, hidden: Tensor, before: int, prefix: _KeysValues, seen: "_Recorder | None"
@@ -79,11 +79,11 @@ class _Recorder(Cache):
 
     def __init__(self) -> None:
         super().__init__(layers=[])
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.read: dict[int, tuple[Tensor, Tensor]] = {}
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Note what a layer of one row has, shapes (1, K, S, D)."""
-        self.layers[layer_idx] = key_states[0], value_states[0]
+        self.read[layer_idx] = key_states[0], value_states[0]
         return key_states, value_states

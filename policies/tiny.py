@@ -89,7 +89,7 @@ def _tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast
     )
     raw.train_from_iterator((_TAG.sub(" ", text) for text in texts), trainer)
     raw.add_tokens([AddedToken(tag, normalized=False) for tag in tags])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=raw, eos_token=END, pad_token=END, chat_template=_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )  # fmt: skip

@@ -3,9 +3,37 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def likeliest(logits_AV: Tensor, rows: list[int]) -> Tensor:
+    """Return the likeliest tokens, shape (A,)."""
+    return logits_AV.argmax(1)
+
+
+class Sampler:
+    """Sample tokens from the softmax of the logits, each row by a generator of its own.
+
+    Args:
+        temperature: What logits are divided by.
+        rngs: A generator a row. One number is drawn from each, whatever the length of the
+            replies: the next reply of a dialogue does not depend on its neighbours in a batch.
+    """
+
+    def __init__(self, temperature: float, rngs: Sequence[np.random.Generator]) -> None:
+        self._temperature = temperature
+        self._rngs = [np.random.default_rng(rng.integers(2**63)) for rng in rngs]
+
+    def __call__(self, logits_AV: Tensor, rows: list[int]) -> Tensor:
+        """Return tokens, shape (A,), for the rows of these numbers."""
+        sums_AV = torch.softmax(logits_AV.double() / self._temperature, 1).cumsum(1)
+        draws_A1 = sums_AV.new_tensor([[self._rngs[row].random()] for row in rows])
+        # The first whose sum is above the draw: what has no probability is never taken.
+        found_A1 = torch.searchsorted(sums_AV, draws_A1 * sums_AV[:, -1:], right=True)
+        return found_A1[:, 0].clamp(max=sums_AV.shape[1] - 1)
 
 
 class Writer:
@@ -93,7 +121,7 @@ class _Likelihood(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, logits_MV: Tensor, tokens_M: Tensor, entropy: bool
     ) -> tuple[Tensor, Tensor]:
         probs_MV = torch.softmax(logits_MV, 1)
@@ -107,9 +135,7 @@ class _Likelihood(torch.autograd.Function):
         return taken_M, entropy_M
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, of_taken_M: Tensor, of_entropy_M: Tensor
-    ) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, of_taken_M: Tensor, of_entropy_M: Tensor) -> tuple[Tensor, None, None]:
         logits_MV, probs_MV, tokens_M, norms_M, entropy_M = ctx.saved_tensors
         slopes_M1 = -of_taken_M[:, None]
         if ctx.entropy and bool(of_entropy_M.any()):

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from ..agents.agent import read_card
-from ..agents.ppo import save_model
+from ..agents.ppo import moved, save_model
 from ..errors import UserError
+from .grpo import GRPO
 from .ppo import PPO
 
 _STATE = "state.pkl"
@@ -54,9 +55,11 @@ class Checkpoint:
             model_file = (self.folder / "model.zip").read_bytes()
             if hashlib.sha256(model_file).hexdigest() != card["model_sha256"]:
                 raise damaged
-            model: PPO = PPO.load(
-                self.folder / "model.zip", env=state["envs"], device=device, force_reset=False
-            )
+            kind = GRPO if card.get("algorithm") == "grpo" else PPO
+            model: PPO = kind.load(
+                self.folder / "model.zip", env=state["envs"], device=device, force_reset=False,
+                custom_objects=moved(self.folder),
+            )  # fmt: skip
         except UserError:
             raise
         except Exception as error:  # unpickling can fail in any way there is

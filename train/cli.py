@@ -87,8 +87,12 @@ def _add_train(commands: Any) -> None:
     example = "palaestra train --env palaestra/CartPole-v1 --agent ppo --set total_steps=50000"
     parser = _command(commands, "train", _train, "train an agent", example)
     parser.add_argument("--env", required=True, metavar="ID", help="the environment")
-    parser.add_argument("--agent", default="ppo", choices=["ppo"], help="what is trained")
-    parser.add_argument("--recipe", type=Path, metavar="FILE", help="YAML, environments as keys")
+    parser.add_argument(
+        "--agent", default="ppo", choices=["ppo", "language-ppo"], help="what is trained"
+    )
+    parser.add_argument(
+        "--recipe", type=Path, metavar="FILE", help="YAML, environments as keys; or `tiny`"
+    )
     _add_set(parser, "a value of the recipe")
     parser.add_argument("--seed", type=_natural, default=0, help="seed of the training")
     _add_device(parser)
@@ -104,9 +108,10 @@ def _train(options: argparse.Namespace) -> int:
     from .training import Run, recorded_recipe, train
 
     env_id = views.find_spec(options.env).id
-    folder = options.out or _run_folder(env_id, options.seed)
+    folder = options.out or _run_folder(env_id, options.agent, options.seed)
     begun = recorded_recipe(folder) if options.resume else {}
-    recipe = load_recipe(env_id, options.recipe, begun | parse_settings(options.set))
+    changes = begun | parse_settings(options.set)
+    recipe = load_recipe(env_id, options.recipe, changes, options.agent)
     run = Run(env_id, recipe, options.seed, folder)
     _check_device(options.device)
     with progress_bar(recipe.total_steps, "steps", options.quiet) as bar:
@@ -361,9 +366,9 @@ def _seat(options: argparse.Namespace) -> tuple[Any, str, str | None]:
     return agent, spec.id, split
 
 
-def _run_folder(env_id: str, seed: int) -> Path:
+def _run_folder(env_id: str, agent: str, seed: int) -> Path:
     name = env_id.rpartition("/")[2].lower()
-    return Path("runs") / f"{name}-ppo-seed{seed}"
+    return Path("runs") / f"{name}-{agent}-seed{seed}"
 
 
 def _check_device(device: str) -> None:

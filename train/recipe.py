@@ -1,8 +1,8 @@
-"""Recipes: what PPO is trained with, from YAML and from the command line."""
+"""Recipes: what agents are trained with, from YAML and from the command line."""
 
 import difflib
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from types import UnionType
@@ -81,6 +81,71 @@ class Recipe:
         _require("n_steps", self.n_steps, rollout > 1, "and n_envs make a rollout of one step")
 
 
+@dataclass(frozen=True)
+class LanguageRecipe(Recipe):
+    """Hyper-parameters of a training of a language model.
+
+    Raises:
+        UserError: as for `Recipe`.
+    """
+
+    model: str = "SmolLM2-135M-Instruct"
+    """What is trained: as `LanguagePolicy` takes it, or `tiny` for a model from scratch."""
+    algorithm: str = "ppo"
+    """`ppo`, or `grpo`, which has no critic and compares dialogues of one task."""
+    group_size: int = 8
+    """Environments that play the same tasks, for `grpo`."""
+    baseline: str = "group"
+    """What `grpo` compares a dialogue with: `group` or `leave-one-out`."""
+    shots: int = 0
+    """Solved training tasks before every dialogue."""
+    max_new_tokens: int = 48
+    """Most tokens of a message."""
+    last_layers: int | None = None
+    """Layers that are trained, the last ones; all weights if None."""
+    lora_rank: int | None = None
+    """Rank of adapters that are trained instead of weights."""
+    temperature: float = 1.0
+    """What logits are divided by, in rollouts and in updates."""
+    critic_gradient: float = 0.0
+    """Share of the critic's gradient that reaches the model."""
+    critic_scale: float = 10.0
+    """What the critic's output is multiplied by."""
+    warmup: str = "none"
+    """Supervised learning before the first rollout: from `blind` dialogues, which show the form
+    and not the answer, from an `oracle`'s, or `none`."""
+    warmup_dialogues: int = 16_000
+    """Different dialogues to learn from."""
+    warmup_epochs: int = 1
+    """How often each is seen."""
+    warmup_batch_size: int = 32
+    """Dialogues of a step."""
+    warmup_learning_rate: float = 5e-3
+    """Of the warm start, at its height."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, names in _ONE_OF.items():
+            value = getattr(self, name)
+            _require(name, value, value in names, f"must be one of {', '.join(names)}")
+        for name in ("max_new_tokens", "warmup_dialogues", "warmup_epochs", "warmup_batch_size"):
+            _require(name, getattr(self, name), getattr(self, name) >= 1, "must be at least 1")
+        _require("shots", self.shots, self.shots >= 0, "must be at least 0")
+        for name in ("temperature", "critic_scale", "warmup_learning_rate"):
+            _require(name, getattr(self, name), getattr(self, name) > 0, "must be above 0")
+        blank = self.model == "tiny" and self.warmup == "none"
+        _require("warmup", self.warmup, not blank, "but a tiny model knows no words before one")
+
+
+_ONE_OF = {
+    "algorithm": ("ppo", "grpo"),
+    "baseline": ("group", "leave-one-out"),
+    "warmup": ("none", "blind", "oracle"),
+}
+RECIPES: dict[str, type[Recipe]] = {"ppo": Recipe, "language-ppo": LanguageRecipe}
+"""By the agent that is trained."""
+
+
 # PyYAML lets through what its constructors raise, of `2001-13-45`, `!!bool x` or `[[[[...`.
 _UNREADABLE = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
@@ -91,19 +156,25 @@ _AT_LEAST_1 = (
 
 
 def load_recipe(
-    env_id: str, path: Path | None = None, changes: dict[str, Any] | None = None
+    env_id: str,
+    path: Path | None = None,
+    changes: dict[str, Any] | None = None,
+    agent: str = "ppo",
 ) -> Recipe:
     """Return the recipe of an environment.
 
     Args:
         env_id: The environment.
-        path: A YAML file with environments as keys; None for those that come with Palaestra.
+        path: A YAML file with environments as keys, or the name of one that comes with
+            Palaestra; None for the one that has the agent's name.
         changes: Values that go over those of the file.
+        agent: What is trained, one of `RECIPES`.
 
     Raises:
         UserError: the file cannot be read, or a key or value is not one of a recipe.
     """
-    source = path or files(__package__) / "recipes" / "ppo.yaml"
+    kind, packaged = RECIPES[agent], files(__package__) / "recipes" / f"{path or agent}.yaml"
+    source = path if path and (path.exists() or not packaged.is_file()) else packaged
     try:
         book = yaml.safe_load(source.read_text("utf-8"))
     except OSError as error:
@@ -118,8 +189,8 @@ def load_recipe(
     written = book.get("default", {}) | book.get(env_id, {})
     values = {key: _number_or(value) for key, value in written.items()} | (changes or {})
     for key in values:
-        _check_key(key)
-    return replace(Recipe(), **values)
+        _check_key(key, kind)
+    return kind(**values)
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
@@ -150,8 +221,8 @@ def _number_or(value: Any) -> Any:
     return value
 
 
-def _check_key(key: str) -> None:
-    known = [field.name for field in fields(Recipe)]
+def _check_key(key: str, kind: type[Recipe]) -> None:
+    known = [field.name for field in fields(kind)]
     if key not in known:
         near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import gymnasium
 import numpy as np
@@ -14,25 +14,30 @@ from filelock import FileLock, Timeout
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch.utils.tensorboard import SummaryWriter
 
-from ..agents import Seat
+from ..agents import Seat, agent_class
 from ..agents.agent import digest
-from ..agents.ppo import PPOAgent
 from ..envs import views
 from ..envs.kernel_vector import KernelVector
 from ..envs.vector import make_vec
 from ..errors import UserError
+from ..policies.chat import Chat
 from ..policies.choices import ChoicePolicy
+from ..policies.language import LanguagePolicy
 from .buffers import DictRolloutBuffer, RolloutBuffer
 from .checkpoint import latest_checkpoint, write_checkpoint
+from .dialogue_statistics import DialogueStatistics
 from .evaluation import Episode, Evaluation
+from .grpo import GRPO
 from .infra import MaskInfra
 from .kernel_vec_env import KernelVecEnv
+from .language_training import dialogues, policy_options, warm_up
 from .ppo import PPO
-from .recipe import Recipe
+from .recipe import RECIPES, LanguageRecipe, Recipe
 from .records import commit, read_records, versions
 from .vec_env import AsVecEnv
 
@@ -54,6 +59,11 @@ class Run:
     recipe: Recipe
     seed: int
     folder: Path
+
+    @property
+    def agent(self) -> str:
+        """The registered name of what is trained."""
+        return next(name for name, kind in RECIPES.items() if type(self.recipe) is kind)
 
     @property
     def checkpoints(self) -> Path:
@@ -104,14 +114,15 @@ def train(
         assert model.env is not None
         with closing(model.env):
             _describe(run)
-            writer = _log_to_tensorboard(model, run)
+            between = _BetweenRollouts(run, _log_to_tensorboard(model, run), tell)
             tell(model.num_timesteps)
             with warnings.catch_warnings():
                 # The policy for text was made for torch: nobody need be told.
-                warnings.filterwarnings("ignore", "PPO runs the network in torch.*ChoicePolicy")
+                known = "PPO runs the network in torch.*(Choice|Language)Policy"
+                warnings.filterwarnings("ignore", known)
                 model.learn(
                     max(run.recipe.total_steps - model.num_timesteps, 0),
-                    callback=[MaskInfra(), _BetweenRollouts(run, writer, tell)],
+                    callback=[MaskInfra(), DialogueStatistics(), between],
                     reset_num_timesteps=False,
                 )
             model.logger.close()
@@ -138,12 +149,11 @@ def build(run: Run, device: str = "auto") -> PPO:
     Raises:
         UserError: PPO cannot play the environment, or the policy has no such arguments.
     """
-    r = run.recipe
-    envs = _environments(run)
-    reads = isinstance(envs.observation_space, gymnasium.spaces.Dict)
+    r, parts = run.recipe, _parts(run)
+    envs = parts.envs
     try:
-        model: PPO = PPO(
-            ChoicePolicy if reads else "MlpPolicy",
+        model: PPO = parts.algorithm(
+            parts.policy,
             envs,
             learning_rate=_schedule(r.learning_rate, r.learning_rate_schedule),
             n_steps=r.n_steps,
@@ -156,11 +166,10 @@ def build(run: Run, device: str = "auto") -> PPO:
             ent_coef=r.ent_coef,
             vf_coef=r.vf_coef,
             max_grad_norm=r.max_grad_norm,
-            rollout_buffer_class=DictRolloutBuffer if reads else RolloutBuffer,
             target_kl=r.target_kl,
-            policy_kwargs=r.policy_kwargs,
             seed=run.seed,
             device=device,
+            **parts.options,
         )
     except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         envs.close()
@@ -169,6 +178,37 @@ def build(run: Run, device: str = "auto") -> PPO:
     # and for every run another stretch.
     envs.seed(int(np.random.SeedSequence([run.seed, 0]).generate_state(1)[0]))
     return model
+
+
+class _Parts(NamedTuple):
+    """What a training is made of beside the values that all recipes have."""
+
+    envs: VecEnv
+    policy: str | type[ActorCriticPolicy]
+    options: dict[str, Any]
+    algorithm: type[PPO] = PPO
+
+
+def _parts(run: Run) -> _Parts:
+    if isinstance(run.recipe, LanguageRecipe):
+        return _language_parts(run, run.recipe)
+    envs = _environments(run)
+    reads = isinstance(envs.observation_space, gymnasium.spaces.Dict)
+    options = {
+        "policy_kwargs": run.recipe.policy_kwargs,
+        "rollout_buffer_class": DictRolloutBuffer if reads else RolloutBuffer,
+    }
+    return _Parts(envs, ChoicePolicy if reads else "MlpPolicy", options)
+
+
+def _language_parts(run: Run, recipe: LanguageRecipe) -> _Parts:
+    model = warm_up(run.env_id, recipe, run.seed, run.folder / "base")
+    envs = dialogues(run.env_id, recipe, Chat(model))
+    options: dict[str, Any] = {"policy_kwargs": policy_options(run.env_id, recipe, model)}
+    if recipe.algorithm == "grpo":
+        options |= {"group_size": recipe.group_size, "baseline": recipe.baseline}
+        return _Parts(envs, LanguagePolicy, options, GRPO)
+    return _Parts(envs, LanguagePolicy, options | {"rollout_buffer_class": RolloutBuffer})
 
 
 def _environments(run: Run) -> VecEnv:
@@ -241,7 +281,8 @@ class _BetweenRollouts(BaseCallback):
     def _evaluate(self) -> None:
         env_id, recipe = self.run.env_id, self.run.recipe
         place = Seat(env_id, self._ppo.observation_space, self._ppo.action_space)
-        agent = PPOAgent(place, self._ppo, self._card())
+        kind: Any = agent_class(self.run.agent)
+        agent = kind(place, self._ppo, self._card())
         seeds = range(VALIDATION_SEED, VALIDATION_SEED + recipe.evaluate_episodes)
         episodes: list[Episode] = []
         evaluation = Evaluation(agent, env_id, self.run.held_out, purpose="validation")
@@ -268,6 +309,8 @@ class _BetweenRollouts(BaseCallback):
 
     def _card(self) -> dict[str, Any]:
         return {
+            "agent": self.run.agent,
+            "algorithm": type(self._ppo).__name__.lower(),
             "env": self.run.env_id,
             "training_seed": self.run.seed,
             "recipe_hash": digest(asdict(self.run.recipe)),
@@ -338,7 +381,7 @@ def _describe(run: Run) -> None:
 
 
 def _description(run: Run) -> dict[str, Any]:
-    return {"env": run.env_id, "agent": "ppo", "seed": run.seed, "recipe": asdict(run.recipe)}
+    return {"env": run.env_id, "agent": run.agent, "seed": run.seed, "recipe": asdict(run.recipe)}
 
 
 def _described(path: Path) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""A language model that has learned from reward."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+
+from ..policies.token_choice import Sampler, likeliest
+from .agent import Actions, Seat
+from .ppo import PPOAgent
+
+
+class LanguagePPOAgent(PPOAgent):
+    """Write what a language model has learned to write.
+
+    Args:
+        seat: Where it plays.
+        model: What was trained, with a `LanguagePolicy`.
+        card: What is known of the training; see `ppo.save_model`.
+        sample: Whether to sample tokens instead of taking the likeliest.
+    """
+
+    view: ClassVar[Literal["array", "dialogue"]] = "dialogue"
+
+    @property
+    def name(self) -> str:
+        """The model and what it was trained with, and `(sampled)` if it samples."""
+        named = self._policy.chat.name.rstrip("/")
+        path = Path(named)
+        model = "tiny" if path.name == "base" else path.name
+        algorithm = type(self.model).__name__.lower()
+        return f"{model} {algorithm}" + (" (sampled)" if self.options["sample"] else "")
+
+    def act(
+        self,
+        observations: Sequence[Any],
+        infos: Sequence[dict[str, Any]],
+        rngs: Sequence[np.random.Generator],
+    ) -> Actions:
+        """Continue the dialogue of each episode by one message."""
+        policy = self._policy
+        hot = self.options["sample"]
+        choose = Sampler(policy.temperature, rngs) if hot else likeliest
+        seen = torch.as_tensor(np.stack(observations), device=policy.device)
+        said = [continuation.tokens for continuation in policy.speak(seen, choose)]
+        return Actions([policy.chat.text(ids) for ids in said], [len(ids) for ids in said])
+
+    def _fits(self, seat: Seat) -> bool:
+        """Tell whether what was trained can play there: it reads any dialogue."""
+        return self.model.observation_space == seat.observation_space
+
+    @property
+    def _policy(self) -> Any:
+        return self.model.policy

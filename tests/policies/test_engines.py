@@ -1,0 +1,163 @@
+"""Both ways to run a language model against one pass of transformers over everything."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from palaestra.errors import UserError
+from palaestra.policies.adapting import adapt
+from palaestra.policies.engines import Engine, Plain, SharedPrefix, engine_of
+from palaestra.policies.token_choice import Writer
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
+
+VOCABULARY, END, NEW = 50, 49, 9
+SIZES = {
+    "vocab_size": VOCABULARY, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4,
+    "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 4, "initializer_range": 0.5,
+    "max_position_embeddings": 128, "bos_token_id": 0, "eos_token_id": END, "pad_token_id": 0,
+}  # fmt: skip
+PREFIX = [7, 3, 9, 4, 4, 1, 30, 22]
+PROMPTS = [[5], [8, 2, 41, 17, 6], [3, 3, 12], [40, 11]]
+LLAMA, QWEN = LlamaConfig(**SIZES), Qwen3Config(**SIZES)
+GPT2 = GPT2Config(
+    vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=2, n_positions=128, bos_token_id=END,
+    eos_token_id=END, attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0,
+)  # fmt: skip
+
+
+def build(config: Any) -> Any:
+    torch.manual_seed(1)
+    return AutoModelForCausalLM.from_config(copy.deepcopy(config)).eval()
+
+
+def whole(model: Any, prefix: list[int], prompt: list[int], said: list[int]) -> torch.Tensor:
+    """Return what transformers itself says before each token, shape (N, V)."""
+    logits = model(torch.tensor([[*prefix, *prompt, *said]])).logits[0]
+    return logits[len(prefix) + len(prompt) - 1 : -1]
+
+
+def head_of(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    return model.get_output_embeddings()
+
+
+ENGINES = [
+    pytest.param(LLAMA, {}, id="llama, all"),
+    pytest.param(LLAMA, {"last_layers": 1}, id="llama, last"),
+    pytest.param(QWEN, {"last_layers": 3}, id="qwen, last three"),
+    pytest.param(LLAMA, {"last_layers": 2, "lora_rank": 2}, id="llama, adapters"),
+    pytest.param(LLAMA, {"lora_rank": 2}, id="llama, adapters everywhere"),
+    pytest.param(GPT2, {}, id="gpt2"),
+    pytest.param(GPT2, {"last_layers": 1}, id="gpt2, last"),
+]
+
+
+def engine(config: Any, trained: dict[str, int]) -> tuple[Any, Engine]:
+    model = build(config)
+    return model, engine_of(model, adapt(model, **trained))
+
+
+@pytest.mark.parametrize(("config", "trained"), ENGINES)
+@pytest.mark.parametrize("prefix", [PREFIX, []], ids=["prefix", "none"])
+def test_what_is_written_is_as_likely_when_it_is_read(
+    config: Any, trained: dict[str, int], prefix: list[int]
+) -> None:
+    model, ours = engine(config, trained)
+    torch.manual_seed(0)
+    # A token that the first row says, and not at once, is made the one that ends rows.
+    end = ours.decode(prefix, PROMPTS, Writer(1.0), END, NEW)[0].tokens[3]
+    torch.manual_seed(0)
+    writer = Writer(1.0)
+    found = ours.decode(prefix, PROMPTS, writer, end, NEW)
+    said = [continuation.tokens for continuation in found]
+    assert len({len(tokens) for tokens in said}) > 1
+    log_probs = writer.log_probs(said)
+    hidden_BNH = ours.evaluate(prefix, PROMPTS, said)
+    last_BH = ours.last(prefix, PROMPTS)
+    for i, (prompt, tokens) in enumerate(zip(PROMPTS, said, strict=True)):
+        with torch.no_grad():
+            expected = whole(build(config), prefix, prompt, tokens)
+            read = head_of(model)(hidden_BNH[i, : len(tokens)])
+            torch.testing.assert_close(read, expected, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(
+                head_of(model)(last_BH[i]), expected[0], atol=1e-4, rtol=1e-4
+            )
+            before = head_of(model)(found[i].hidden_H)
+            torch.testing.assert_close(before, expected[0], atol=1e-4, rtol=1e-4)
+        taken = expected.log_softmax(1).gather(1, torch.tensor(tokens)[:, None]).sum()
+        torch.testing.assert_close(log_probs[i], taken, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("config", "trained"), ENGINES)
+def test_gradients_are_those_of_one_pass_over_everything(
+    config: Any, trained: dict[str, int]
+) -> None:
+    model, ours = engine(config, trained)
+    plain = build(config)
+    adapt(plain, **trained)
+    said = [[4, 9], [1], [2, 2, END], [7]]
+    ours.evaluate(PREFIX, PROMPTS, said)  # what was kept is as good the second time
+    hidden_BNH = ours.evaluate(PREFIX, PROMPTS, said)
+    for i, (prompt, tokens) in enumerate(zip(PROMPTS, said, strict=True)):
+        head_of(model)(hidden_BNH[i, : len(tokens)]).log_softmax(1)[:, 3].sum().backward(
+            retain_graph=True
+        )
+        whole(plain, PREFIX, prompt, tokens).log_softmax(1)[:, 3].sum().backward()
+    compared = 0
+    for (name, mine), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
+        if mine.requires_grad:
+            assert mine.grad is not None, name
+            torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-3, rtol=1e-3)
+            compared += 1
+        else:
+            assert mine.grad is None
+    assert compared
+
+
+@pytest.mark.parametrize(("config", "trained"), ENGINES[:2])
+def test_after_a_change_nothing_old_is_told(config: Any, trained: dict[str, int]) -> None:
+    model, ours = engine(config, trained)
+    ours.decode(PREFIX, PROMPTS, Writer(1.0, greedy=True), END, NEW)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(1.1)
+    ours.forget()
+    changed = build(config)
+    changed.load_state_dict(model.state_dict())
+    for prompt, hidden in zip(PROMPTS, ours.last(PREFIX, PROMPTS), strict=True):
+        with torch.no_grad():
+            expected = whole(changed, PREFIX, prompt, [0])[0]
+            torch.testing.assert_close(head_of(model)(hidden), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_little_room_to_keep_changes_nothing() -> None:
+    model = build(LLAMA)
+    ours = SharedPrefix(model, adapt(model, last_layers=1), kept=6)
+    said = [[4, 9], [1], [2, 2, END], [7]]
+    expected = engine(LLAMA, {"last_layers": 1})[1].evaluate(PREFIX, PROMPTS, said)
+    for _ in range(2):
+        found = ours.evaluate(PREFIX, PROMPTS, said)
+        for row, other, tokens in zip(found, expected, said, strict=True):
+            torch.testing.assert_close(row[: len(tokens)], other[: len(tokens)])
+
+
+def test_frozen_layers_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ours = engine(LLAMA, {"last_layers": 1})
+    writer = Writer(1.0)
+    said = [c.tokens for c in ours.decode(PREFIX, PROMPTS, writer, END, NEW)]
+    ours.evaluate(PREFIX, PROMPTS, said)
+    monkeypatch.setattr(model.model.layers[0], "forward", lambda *_, **__: 1 / 0)
+    ours.evaluate(PREFIX, PROMPTS, said)
+
+
+def test_which_engine_fits() -> None:
+    assert isinstance(engine_of(build(LLAMA)), SharedPrefix)
+    assert isinstance(engine_of(build(GPT2)), Plain)
+
+
+@pytest.mark.parametrize("trained", [{"last_layers": 0}, {"last_layers": 5}, {"lora_rank": 0}])
+def test_what_cannot_be_trained_is_named(trained: dict[str, int]) -> None:
+    with pytest.raises(UserError, match=next(iter(trained))):
+        adapt(build(LLAMA), **trained)

@@ -1,0 +1,205 @@
+"""A language model as a policy: exact likelihoods, saved and loaded, in messages and choices."""
+
+import copy
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from palaestra.envs.views import make
+from palaestra.errors import UserError
+from palaestra.policies.language import LanguagePolicy
+from palaestra.train.token_vec_env import TokenVecEnv
+from palaestra.train.vec_env import AsVecEnv
+from palaestra.envs.vector import make_vec
+from stable_baselines3 import PPO
+
+LENGTH = 10
+EXAMPLES = [
+    {"role": "system", "content": "Answer."},
+    {"role": "user", "content": "What is 12 plus 9?"},
+    {"role": "assistant", "content": "<calculator>12 + 9</calculator>"},
+]
+
+
+def vector(folder: Path, n: int = 4, **kwargs: Any) -> TokenVecEnv:
+    made = make_vec(
+        "palaestra/Calculator-v0", n, "sync", "dialogue", autoreset="SameStep", **kwargs
+    )
+    return TokenVecEnv(AsVecEnv(made, monitor=True), str(folder), LENGTH)
+
+
+def policy(folder: Path, **options: Any) -> LanguagePolicy:
+    env = vector(folder)
+    torch.manual_seed(0)
+    made = LanguagePolicy(
+        env.observation_space, env.action_space, lambda _: 1e-3, model=str(folder), **options
+    )
+    made.set_training_mode(False)
+    return made
+
+
+def seen(folder: Path) -> torch.Tensor:
+    env = vector(folder)
+    env.seed(3)
+    return torch.from_numpy(np.asarray(env.reset()))
+
+
+def choices(n: int = 3) -> dict[str, torch.Tensor]:
+    observed = [make("palaestra/Calculator-v0", "array").reset(seed=i)[0] for i in range(n)]
+    return {k: torch.from_numpy(np.stack([o[k] for o in observed])) for k in observed[0]}
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {}, {"last_layers": 1}, {"last_layers": 2, "lora_rank": 2}, {"prefix": EXAMPLES},
+    {"prefix": EXAMPLES, "last_layers": 1, "temperature": 0.7},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_what_was_done_is_as_likely_when_it_is_learned_from(
+    tiny_chat_folder: Path, options: dict[str, Any]
+) -> None:
+    ours, obs = policy(tiny_chat_folder, **options), seen(tiny_chat_folder)
+    actions, values, log_probs = ours(obs)
+    assert actions.shape == (4, LENGTH)
+    assert actions.shape[1:] == ours.action_space.sample().shape
+    again = ours.evaluate_actions(obs, actions.float())  # as SB3's buffers hand them out
+    torch.testing.assert_close(again[0], values, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(again[1], log_probs, atol=1e-4, rtol=0)
+    assert again[2] is not None
+    assert (again[2] > 0).all()
+    torch.testing.assert_close(ours.predict_values(obs), values, atol=1e-5, rtol=1e-5)
+
+
+def test_the_likeliest_message_repeats_and_a_sample_does_not(tiny_chat_folder: Path) -> None:
+    ours, obs = policy(tiny_chat_folder), seen(tiny_chat_folder)
+    first, again = (ours(obs, deterministic=True)[0] for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(ours(obs)[0], ours(obs)[0])
+
+
+def test_padding_behind_the_end_counts_for_nothing(tiny_chat_folder: Path) -> None:
+    ours, obs = policy(tiny_chat_folder), seen(tiny_chat_folder)
+    actions = ours(obs)[0]
+    actions[:, 4] = ours.chat.end
+    other = actions.clone()
+    other[:, 5:] = 7
+    one, two = (ours.evaluate_actions(obs, a)[1] for a in (actions, other))
+    assert torch.equal(one, two)
+
+
+def test_a_fused_step_is_noticed(tiny_chat_folder: Path) -> None:
+    ours, obs = policy(tiny_chat_folder), seen(tiny_chat_folder)
+    actions, _, before = ours(obs)
+    optimizer = torch.optim.Adam(ours.parameters(), lr=0.01, fused=True)
+    ours.evaluate_actions(obs, actions)[1].sum().backward()
+    optimizer.step()
+    actions, values, log_probs = ours(obs)
+    again = ours.evaluate_actions(obs, actions)
+    torch.testing.assert_close(again[1], log_probs, atol=1e-4, rtol=0)
+    torch.testing.assert_close(again[0], values, atol=1e-5, rtol=1e-5)
+
+
+def test_the_critic_moves_the_model_only_if_told(tiny_chat_folder: Path) -> None:
+    obs = seen(tiny_chat_folder)
+    for share in (0.0, 1.0):
+        ours = policy(tiny_chat_folder, critic_gradient=share)
+        torch.nn.init.ones_(ours.value_net[3].weight)
+        values, _, _ = ours.evaluate_actions(obs, ours(obs)[0])
+        values.sum().backward()
+        moved = [p.grad is not None and bool(p.grad.any()) for p in
+                 ours.language_model.parameters()]  # fmt: skip
+        assert any(moved) is (share > 0)
+
+
+def test_choices_are_as_likely_as_the_messages_they_are(tiny_chat_folder: Path) -> None:
+    env = make("palaestra/Calculator-v0", "array")
+    ours = LanguagePolicy(
+        env.observation_space, env.action_space, lambda _: 1e-3, model=str(tiny_chat_folder)
+    )
+    obs = choices()
+    obs["mask"][1, 2:] = 0
+    actions, values, log_probs = ours(obs)
+    again = ours.evaluate_actions(obs, actions.float())
+    torch.testing.assert_close(again[1], log_probs)
+    assert values.shape == (3, 1)
+    probs = ours.get_distribution(obs).distribution.probs
+    assert probs[1, 2:].sum() == 0
+    # Written out by transformers: the log-probability of the second choice's tokens.
+    said = bytes(obs["choices"][0, 1].tolist()).rstrip(b"\0").decode()
+    question = ours._tokens(bytes(obs["dialogue"][0].tolist()).rstrip(b"\0").decode())[1]
+    rows = []
+    for k in range(6):
+        text = bytes(obs["choices"][0, k].tolist()).rstrip(b"\0").decode()
+        tokens = [*ours.chat.tokenize(text), ours.chat.end]
+        hidden = ours.engine.read([[*question, *tokens]])[0, len(question) - 1 : -1]
+        log_p = ours.language_model.get_output_embeddings()(hidden).log_softmax(1)
+        rows.append(log_p.gather(1, torch.tensor(tokens)[:, None]).sum())
+    assert said
+    torch.testing.assert_close(probs[0], torch.stack(rows).softmax(0), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("options", OPTIONS[:3], ids=str)
+def test_unchanged_ppo_trains_saves_and_loads_it(
+    tiny_chat_folder: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    env = vector(tiny_chat_folder)
+    model = PPO(
+        LanguagePolicy, env, n_steps=4, batch_size=8, n_epochs=2, seed=0,
+        policy_kwargs={"model": str(tiny_chat_folder), **options},
+    )  # fmt: skip
+    before = copy.deepcopy(model.policy.state_dict())
+    model.learn(16)
+    after = model.policy.state_dict()
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+    assert {name for name in after if "base" not in name and "value" not in name} == {
+        name for name, p in model.policy.named_parameters() if p.requires_grad
+        and "value" not in name
+    }  # fmt: skip
+    model.save(tmp_path / "model.zip")
+    again = PPO.load(tmp_path / "model.zip", device="cpu")
+    obs = np.asarray(env.reset())
+    assert np.array_equal(
+        model.predict(obs, deterministic=True)[0], again.predict(obs, deterministic=True)[0]
+    )
+    for name, tensor in again.policy.state_dict().items():
+        assert torch.equal(tensor, after[name]), name
+
+
+def test_only_what_was_trained_is_saved(tiny_chat_folder: Path) -> None:
+    sizes = []
+    for options in OPTIONS[:3]:
+        buffer = io.BytesIO()
+        torch.save(policy(tiny_chat_folder, **options).state_dict(), buffer)
+        sizes.append(len(buffer.getvalue()))
+    assert sizes[2] < sizes[1] < sizes[0]
+
+
+def test_weights_of_another_base_are_refused(tiny_chat_folder: Path) -> None:
+    state = policy(tiny_chat_folder, last_layers=1).state_dict()
+    other = policy(tiny_chat_folder, last_layers=1)
+    state["base_sha256"] = state["base_sha256"] + 1
+    with pytest.raises(UserError, match="another model"):
+        other.load_state_dict(state)
+    with pytest.raises(UserError, match="last_layers"):
+        other.load_state_dict(policy(tiny_chat_folder, last_layers=2).state_dict())
+
+
+def test_what_it_cannot_read_is_named(tiny_chat_folder: Path) -> None:
+    numbers, words = spaces.Box(0, 1, (4,)), spaces.Text(10)
+    for observed, acted in ((numbers, spaces.Discrete(2)), (words, words)):
+        with pytest.raises(UserError, match="AsChoices"):
+            LanguagePolicy(observed, acted, lambda _: 1e-3, model=str(tiny_chat_folder))
+    for options in ({"temperature": 0.0}, {"critic_gradient": 2.0}, {"critic_scale": -1.0}):
+        with pytest.raises(UserError, match=next(iter(options))):
+            policy(tiny_chat_folder, **options)
+
+
+def test_a_prefix_that_fills_the_context_is_named(tiny_chat_folder: Path) -> None:
+    long = [EXAMPLES[0], {"role": "user", "content": "seven " * 3000}]
+    with pytest.raises(UserError, match="no room"):
+        policy(tiny_chat_folder, prefix=long)(seen(tiny_chat_folder))

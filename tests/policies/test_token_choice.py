@@ -1,0 +1,77 @@
+"""Tokens as actions: their distribution, log-probabilities and gradients, against torch's own."""
+
+import pytest
+import torch
+from palaestra.policies.token_choice import Writer, evaluate_tokens
+from scipy.stats import chisquare
+from torch import nn
+
+SAID = [[3, 1, 0], [2], [4, 4]]
+
+
+def evaluated(entropy: bool, temperature: float, by_hand: bool) -> list[torch.Tensor]:
+    """Return log-probabilities, entropies and the gradients of a weighing of them."""
+    torch.manual_seed(0)
+    head = nn.Linear(6, 5, bias=False)
+    hidden_BNH = torch.randn(3, 3, 6, requires_grad=True)
+    if by_hand:
+        log_probs, entropies = [], []
+        for row, tokens in zip(hidden_BNH, SAID, strict=True):
+            each = torch.distributions.Categorical(logits=head(row[: len(tokens)]) / temperature)
+            log_probs.append(each.log_prob(torch.tensor(tokens)).sum())
+            entropies.append(each.entropy().mean())
+        result = torch.stack(log_probs), torch.stack(entropies)
+    else:
+        result = evaluate_tokens(head, hidden_BNH, SAID, temperature, entropy)
+    loss = (result[0] * torch.tensor([1.0, -2.0, 0.5])).sum()
+    if entropy:
+        loss = loss + (result[1] * torch.tensor([0.3, 1.0, -1.0])).sum()
+    loss.backward()
+    seen = [result[0], hidden_BNH.grad, head.weight.grad]
+    return [*seen, result[1]] if entropy else seen
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("entropy", [True, False])
+def test_likelihoods_and_gradients_are_those_of_torch(entropy: bool, temperature: float) -> None:
+    ours, torchs = (evaluated(entropy, temperature, by_hand) for by_hand in (False, True))
+    for one, other in zip(ours, torchs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    torch.manual_seed(0)
+    head = nn.Linear(4, 5, bias=False).double()
+    hidden = torch.randn(3, 3, 4, dtype=torch.float64, requires_grad=True)
+
+    def both(hidden_BNH: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        # The likelihoods are of float32 logits, so the differences are taken of coarser steps.
+        return tuple(evaluate_tokens(head, hidden_BNH, SAID, 1.0, True))
+
+    assert torch.autograd.gradcheck(both, (hidden,), eps=1e-2, atol=1e-2)
+
+
+def test_tokens_are_sampled_from_the_softmax() -> None:
+    torch.manual_seed(3)
+    logits = torch.tensor([1.0, 0.0, 2.0, -torch.inf])
+    writer = Writer(temperature=2.0)
+    drawn = writer(logits.expand(4000, 4), list(range(4000)))
+    expected = torch.softmax(logits.double() / 2.0, 0)
+    counts = torch.bincount(drawn, minlength=4)
+    assert counts[3] == 0
+    assert chisquare(counts[:3], expected[:3] * 4000).pvalue > 0.001
+
+
+def test_a_writer_keeps_the_likelihood_of_what_it_wrote() -> None:
+    torch.manual_seed(0)
+    writer, logits = Writer(0.5, greedy=True), torch.randn(2, 3, 4)
+    first = writer(logits[0], [0, 1, 2])
+    second = writer(logits[1][:2], [0, 2])  # row 1 has ended
+    said = [[int(first[0]), int(second[0])], [int(first[1])], [int(first[2]), int(second[1])]]
+    log_probs = torch.log_softmax(logits / 0.5, 2)
+    expected = [
+        log_probs[0, 0, said[0][0]] + log_probs[1, 0, said[0][1]],
+        log_probs[0, 1, said[1][0]],
+        log_probs[0, 2, said[2][0]] + log_probs[1, 1, said[2][1]],
+    ]
+    torch.testing.assert_close(writer.log_probs(said), torch.stack(expected))

@@ -1,0 +1,56 @@
+"""What TensorBoard shows of dialogues while somebody learns in them."""
+
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+
+from ..policies.language import LanguagePolicy
+
+
+class DialogueStatistics(BaseCallback):
+    """Log how the dialogues of each rollout went, where there are dialogues.
+
+    `rollout/success` is the share of episodes that ended solved, as the policy samples;
+    `rollout/tool_calls` the share of messages that called a tool; `rollout/failed_format` and so
+    on the shares of messages that failed. `rollout/ep_len_mean`, which is SB3's, counts turns.
+    Where actions are tokens, `time/tokens_per_second` is how fast a rollout wrote them.
+    """
+
+    def _on_rollout_start(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._began = time.perf_counter()
+
+    def _on_step(self) -> bool:
+        infos: list[dict[str, Any]] = self.locals["infos"]
+        if "parsed_action" not in infos[0]:
+            return True
+        dones_N = np.asarray(self.locals["dones"])
+        counts = self._counts
+        counts["messages"] += len(infos)
+        counts["episodes"] += int(dones_N.sum())
+        for info, done in zip(infos, dones_N, strict=True):
+            counts["solved"] += bool(done and info["success"])
+            parsed = info["parsed_action"]
+            counts["tool_calls"] += parsed is not None and parsed[0] != "answer"
+            if info["failure"]:
+                counts[f"failed_{info['failure']}"] += 1
+        if isinstance(self.model.policy, LanguagePolicy):
+            ends_N_L = np.asarray(self.locals["actions"]) == self.model.policy.chat.end
+            before_N_L = np.cumsum(ends_N_L, axis=1) - ends_N_L == 0
+            counts["tokens"] += int(before_N_L.sum())
+        return True
+
+    def _on_rollout_end(self) -> None:
+        counts = self._counts
+        if not counts["messages"]:
+            return
+        if counts["episodes"]:
+            self.logger.record("rollout/success", counts["solved"] / counts["episodes"])
+        for name in ("tool_calls", *(f"failed_{kind}" for kind in ("format", "tool", "timeout"))):
+            self.logger.record(f"rollout/{name}", counts[name] / counts["messages"])
+        if counts["tokens"]:
+            passed = time.perf_counter() - self._began
+            self.logger.record("time/tokens_per_second", counts["tokens"] / passed)

@@ -1,0 +1,84 @@
+"""What is particular to the training of language models: the warm start, tokens, the policy."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from gymnasium import spaces
+
+from ..agents import Seat
+from ..envs import views
+from ..envs.vector import make_vec
+from ..policies.causal_lm import CausalLM
+from ..policies.chat import Chat
+from ..policies.crossing import Message
+from ..policies.imitation import imitate
+from ..policies.tiny import make_tiny
+from .demonstrations import demonstrations
+from .evaluation import examples
+from .recipe import LanguageRecipe
+from .token_vec_env import TokenVecEnv
+from .vec_env import AsVecEnv
+
+_TOKENIZED = 2_000
+"""Dialogues from which a tiny model's tokenizer learns its pieces."""
+
+
+def dialogues(env_id: str, recipe: LanguageRecipe, chat: Chat) -> TokenVecEnv:
+    """Make the environments of a training, whose actions are tokens."""
+    split = "train" if "train" in views.splits_of(views.find_spec(env_id)) else None
+    group_size = recipe.group_size if recipe.algorithm == "grpo" else 1
+    vector = make_vec(
+        env_id, recipe.n_envs, "auto", "dialogue",
+        split=split, autoreset="SameStep", group_size=group_size,
+    )  # fmt: skip
+    return TokenVecEnv(AsVecEnv(vector, monitor=True), chat, recipe.max_new_tokens)
+
+
+def policy_options(env_id: str, recipe: LanguageRecipe, model: str) -> dict[str, Any]:
+    """Return the arguments of `LanguagePolicy`, all of them plain data."""
+    return {
+        "model": model,
+        "prefix": prefix(env_id, recipe.shots),
+        "last_layers": recipe.last_layers,
+        "lora_rank": recipe.lora_rank,
+        "temperature": recipe.temperature,
+        "critic_gradient": recipe.critic_gradient,
+        "critic_scale": recipe.critic_scale,
+        **(recipe.policy_kwargs or {}),
+    }
+
+
+def prefix(env_id: str, shots: int) -> list[Message]:
+    """Return solved training tasks as the beginning of every dialogue."""
+    nowhere = spaces.Space[Any]()
+    seat = Seat(env_id, nowhere, nowhere, lambda count: examples(env_id, count))
+    return [{"role": m["role"], "content": m["content"]} for m in seat.prefix(shots)]
+
+
+def warm_up(env_id: str, recipe: LanguageRecipe, seed: int, folder: Path) -> str:
+    """Return the model that a training begins with, made and warmed up if the recipe says so.
+
+    Args:
+        env_id: The environment.
+        recipe: Says what to begin with and what to show it.
+        seed: Of the weights, the dialogues and their order.
+        folder: Where the model is written, whole or not at all; one that is there is taken.
+    """
+    if recipe.warmup == "none":
+        return recipe.model
+    if not folder.exists():
+        draft = folder.with_name(f".making-{folder.name}")
+        shutil.rmtree(draft, ignore_errors=True)
+        shown = list(demonstrations(env_id, recipe.warmup, recipe.warmup_dialogues, seed))  # type: ignore[arg-type]
+        if recipe.model == "tiny":
+            make_tiny(draft, shown[:_TOKENIZED], seed)
+        lm = CausalLM(str(draft) if recipe.model == "tiny" else recipe.model)
+        imitate(
+            lm, shown, seed, recipe.warmup_epochs, recipe.warmup_batch_size,
+            recipe.warmup_learning_rate,
+        )  # fmt: skip
+        lm.model.save_pretrained(draft)
+        lm.chat.tokenizer.save_pretrained(draft)
+        draft.rename(folder)
+    return str(folder)
