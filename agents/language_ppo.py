@@ -30,8 +30,9 @@ class LanguagePPOAgent(PPOAgent):
         named = self._policy.chat.name.rstrip("/")
         path = Path(named)
         model = "tiny" if path.name == "base" else path.name
-        algorithm = type(self.model).__name__.lower()
-        return f"{model} {algorithm}" + (" (sampled)" if self.options["sample"] else "")
+        return f"{model} {self.card['algorithm']}" + (
+            " (sampled)" if self.options["sample"] else ""
+        )
 
     def act(
         self,

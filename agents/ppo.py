@@ -87,7 +87,7 @@ class PPOAgent(Agent):
 
     def save(self, folder: Path) -> None:
         """Write the model and its card."""
-        save_model(self.model, folder, self.card)
+        save_model(self.model, folder, self.card | {"agent": self.registered_name()})
 
     @classmethod
     def load(  # type: ignore[override]

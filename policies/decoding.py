@@ -164,7 +164,11 @@ class Decoder:
 
         The last token is left to be read: what follows it is what is asked for.
         """
-        lengths = [_common(past.ids, tail[:-1]) for past in self._pasts]
+        # Most others differ in their first tokens, which is told at once.
+        start, known = tail[:_WORTH_IT], tail[:-1]
+        lengths = [
+            _common(past.ids, known) if past.ids[:_WORTH_IT] == start else 0 for past in self._pasts
+        ]
         if max(lengths, default=0) < _WORTH_IT:
             return 0, _NOTHING
         place = max(range(len(lengths)), key=lengths.__getitem__)

@@ -1,6 +1,6 @@
 """A causal language model as a policy of stable-baselines3.
 
-    env = TokenVecEnv(AsVecEnv(make_vec(env_id, 32, view="dialogue", autoreset="SameStep")), name)
+    env = TokenVecEnv(make_vec(env_id, 32, view="dialogue", autoreset="SameStep"), name)
     PPO(LanguagePolicy, env, policy_kwargs={"model": name, "prefix": examples, "last_layers": 4})
 
 Idea: a transformers model that generates is a stochastic policy whose action is the message, and

@@ -10,7 +10,6 @@ from ..agents import Seat
 from ..envs import views
 from ..envs.vector import make_vec
 from ..policies.causal_lm import CausalLM
-from ..policies.chat import Chat
 from ..policies.crossing import Message
 from ..policies.imitation import imitate
 from ..policies.tiny import make_tiny
@@ -18,13 +17,12 @@ from .demonstrations import demonstrations
 from .evaluation import examples
 from .recipe import LanguageRecipe
 from .token_vec_env import TokenVecEnv
-from .vec_env import AsVecEnv
 
 _TOKENIZED = 2_000
 """Dialogues from which a tiny model's tokenizer learns its pieces."""
 
 
-def dialogues(env_id: str, recipe: LanguageRecipe, chat: Chat) -> TokenVecEnv:
+def dialogues(env_id: str, recipe: LanguageRecipe, model: str) -> TokenVecEnv:
     """Make the environments of a training, whose actions are tokens."""
     split = "train" if "train" in views.splits_of(views.find_spec(env_id)) else None
     group_size = recipe.group_size if recipe.algorithm == "grpo" else 1
@@ -32,7 +30,7 @@ def dialogues(env_id: str, recipe: LanguageRecipe, chat: Chat) -> TokenVecEnv:
         env_id, recipe.n_envs, "auto", "dialogue",
         split=split, autoreset="SameStep", group_size=group_size,
     )  # fmt: skip
-    return TokenVecEnv(AsVecEnv(vector, monitor=True), chat, recipe.max_new_tokens)
+    return TokenVecEnv(vector, model, recipe.max_new_tokens, monitor=True)
 
 
 def policy_options(env_id: str, recipe: LanguageRecipe, model: str) -> dict[str, Any]:

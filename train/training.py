@@ -25,7 +25,6 @@ from ..envs import views
 from ..envs.kernel_vector import KernelVector
 from ..envs.vector import make_vec
 from ..errors import UserError
-from ..policies.chat import Chat
 from ..policies.choices import ChoicePolicy
 from ..policies.language import LanguagePolicy
 from .buffers import DictRolloutBuffer, RolloutBuffer
@@ -203,7 +202,7 @@ def _parts(run: Run) -> _Parts:
 
 def _language_parts(run: Run, recipe: LanguageRecipe) -> _Parts:
     model = warm_up(run.env_id, recipe, run.seed, run.folder / "base")
-    envs = dialogues(run.env_id, recipe, Chat(model))
+    envs = dialogues(run.env_id, recipe, model)
     options: dict[str, Any] = {"policy_kwargs": policy_options(run.env_id, recipe, model)}
     if recipe.algorithm == "grpo":
         options |= {"group_size": recipe.group_size, "baseline": recipe.baseline}

@@ -51,15 +51,16 @@ def ppo() -> PPOAgent:
 def test_every_registered_agent_is_found(name: str) -> None:
     kind = agent_class(name)
     assert issubclass(kind, Agent)
-    assert kind.view in ("native", "array", "text")
+    assert kind.view in ("native", "array", "text", "dialogue")
     assert kind.registered_name() == name
-    if name not in ("ppo", "openai"):
+    if name not in ("ppo", "language-ppo", "openai"):
         assert resolve(name) == (kind, {})
 
 
-def test_an_untrained_ppo_cannot_play() -> None:
-    with pytest.raises(UserError, match="train one"):
-        resolve("ppo")
+@pytest.mark.parametrize("name", ["ppo", "language-ppo"])
+def test_who_is_untrained_cannot_play(name: str) -> None:
+    with pytest.raises(UserError, match=f"untrained {name} .*train one"):
+        resolve(name)
 
 
 @pytest.mark.parametrize(

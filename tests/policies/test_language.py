@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from palaestra.envs.vector import make_vec
 from palaestra.envs.views import make
 from palaestra.errors import UserError
 from palaestra.policies.language import LanguagePolicy
 from palaestra.train.token_vec_env import TokenVecEnv
-from palaestra.train.vec_env import AsVecEnv
-from palaestra.envs.vector import make_vec
 from stable_baselines3 import PPO
 
 LENGTH = 10
@@ -29,7 +28,7 @@ def vector(folder: Path, n: int = 4, **kwargs: Any) -> TokenVecEnv:
     made = make_vec(
         "palaestra/Calculator-v0", n, "sync", "dialogue", autoreset="SameStep", **kwargs
     )
-    return TokenVecEnv(AsVecEnv(made, monitor=True), str(folder), LENGTH)
+    return TokenVecEnv(made, str(folder), LENGTH, monitor=True)
 
 
 def policy(folder: Path, **options: Any) -> LanguagePolicy:
@@ -94,7 +93,7 @@ def test_padding_behind_the_end_counts_for_nothing(tiny_chat_folder: Path) -> No
 
 def test_a_fused_step_is_noticed(tiny_chat_folder: Path) -> None:
     ours, obs = policy(tiny_chat_folder), seen(tiny_chat_folder)
-    actions, _, before = ours(obs)
+    actions, _, _ = ours(obs)
     optimizer = torch.optim.Adam(ours.parameters(), lr=0.01, fused=True)
     ours.evaluate_actions(obs, actions)[1].sum().backward()
     optimizer.step()

@@ -1,0 +1,180 @@
+"""Language models trained by recipes: from scratch, by PPO and in groups, killed and resumed."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from palaestra.errors import UserError
+from palaestra.policies.causal_lm import CausalLM
+from palaestra.train.checkpoint import latest_checkpoint
+from palaestra.train.evaluation import Evaluation, seat
+from palaestra.train.language_training import prefix, warm_up
+from palaestra.train.recipe import LanguageRecipe, Recipe, load_recipe
+from palaestra.train.records import read_records
+from palaestra.train.training import Run, build, train
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ENV = "palaestra/Calculator-v0"
+SMALL: dict[str, Any] = {
+    "warmup_dialogues": 64, "warmup_epochs": 1, "total_steps": 64, "n_envs": 8, "n_steps": 4,
+    "batch_size": 16, "evaluate_every": 32, "evaluate_episodes": 4, "checkpoint_every": 32,
+    "max_new_tokens": 8,
+}  # fmt: skip
+
+
+def recipe(**changes: Any) -> Recipe:
+    return load_recipe(ENV, Path("tiny"), SMALL | changes, "language-ppo")
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    checkpoint = latest_checkpoint(folder / "checkpoints")
+    assert checkpoint
+    return checkpoint.restore("cpu").policy.state_dict()
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_it_trains_shows_itself_and_plays(algorithm: str, tmp_path: Path) -> None:
+    run = Run(ENV, recipe(algorithm=algorithm), 3, tmp_path / "run")
+    model = train(run, device="cpu")
+    assert model.num_timesteps == 64
+    shown = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    assert {
+        "rollout/success", "rollout/failed_format", "rollout/tool_calls", "rollout/ep_len_mean",
+        "time/tokens_per_second", "train/approx_kl", "validation/success",
+    } <= set(shown.Tags()["scalars"])  # fmt: skip
+    assert any("transcript" in tag for tag in shown.Tags()["tensors"])
+    agent = seat(ENV, "test", str(run.folder), {}, "cpu")
+    assert agent.name == f"tiny {algorithm}"
+    assert (agent.training_seed, agent.training_steps) == (3, 64)
+    Evaluation(agent, ENV, "test").run(range(5), tmp_path / "records.jsonl", batch=2)
+    found = read_records([tmp_path / "records.jsonl"])
+    assert len(found) == 5
+    assert all(record.tokens > 0 for record in found)
+
+
+def test_a_sampled_episode_depends_on_its_seed_alone(tmp_path: Path) -> None:
+    run = Run(ENV, recipe(total_steps=32), 0, tmp_path / "run")
+    train(run, device="cpu")
+    played = []
+    for batch in (1, 4):
+        agent = seat(ENV, "test", str(run.folder), {"sample": True}, "cpu")
+        assert agent.name.endswith("(sampled)")
+        path = tmp_path / f"{batch}.jsonl"
+        Evaluation(agent, ENV, "test").run(range(4), path, batch)
+        records = sorted(read_records([path]), key=lambda r: r.episode_seed)
+        played.append([(r.episode_seed, r.tokens, r.episode_return) for r in records])
+    assert played[0] == played[1]
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_a_killed_run_ends_in_the_same_weights(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Run(ENV, recipe(algorithm=algorithm), 0, tmp_path / "whole")
+    train(whole, device="cpu")
+    killed = Run(ENV, whole.recipe, 0, tmp_path / "killed")
+    with pytest.raises(KeyboardInterrupt):
+        train(killed, device="cpu", tell=stopping(33))
+    train(killed, resume=True, device="cpu")
+    one, other = weights(whole.folder), weights(killed.folder)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def stopping(steps: int) -> Callable[[int], None]:
+    """Return what stops a training that has gone so far."""
+
+    def tell(done: int) -> None:
+        if done >= steps:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+def test_a_run_that_was_moved_plays_on(tmp_path: Path) -> None:
+    run = Run(ENV, recipe(total_steps=32), 0, tmp_path / "run")
+    train(run, device="cpu")
+    before = seat(ENV, "test", str(run.folder), {}, "cpu").fingerprint()
+    shutil.move(run.folder, tmp_path / "moved")
+    after = seat(ENV, "test", str(tmp_path / "moved"), {}, "cpu").fingerprint()
+    assert before == after
+
+
+def test_another_base_is_refused(tmp_path: Path) -> None:
+    run = Run(ENV, recipe(total_steps=32), 0, tmp_path / "run")
+    train(run, device="cpu")
+    shutil.rmtree(run.folder / "base")
+    warm_up(ENV, run.recipe, 1, run.folder / "base")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="another model"):
+        seat(ENV, "test", str(run.folder), {}, "cpu")
+
+
+def test_a_warm_start_is_made_once_and_by_its_seed(tmp_path: Path) -> None:
+    made = recipe()
+    assert isinstance(made, LanguageRecipe)
+    prints = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        folder = warm_up(ENV, made, seed, tmp_path / name)
+        prints.append(CausalLM(folder).fingerprint)
+    assert prints[0] == prints[1] != prints[2]
+    stamp = (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns
+    warm_up(ENV, made, 0, tmp_path / "a")
+    assert (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_warm_start_teaches_the_form(tmp_path: Path) -> None:
+    made = recipe(warmup_dialogues=1_500, warmup_epochs=1)
+    assert isinstance(made, LanguageRecipe)
+    lm = CausalLM(warm_up(ENV, made, 0, tmp_path / "base"))
+    question = [[{"role": "user", "content": "What is 43 plus 3?"}]]
+    [reply] = lm.reply(question, max_new_tokens=24)
+    assert reply.text.startswith("<calculator>")
+    assert reply.text.endswith("</calculator>")
+
+
+def test_without_a_warm_start_a_model_is_taken_as_it_is(tmp_path: Path) -> None:
+    made = LanguageRecipe(model="somewhere")
+    assert warm_up(ENV, made, 0, tmp_path / "base") == "somewhere"
+    assert not (tmp_path / "base").exists()
+
+
+def test_examples_open_with_the_rules() -> None:
+    shown = prefix(ENV, 2)
+    assert [m["role"] for m in shown] == ["system", *["user", "assistant", "tool", "assistant"] * 2]
+    assert prefix(ENV, 0) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithm": "dpo"}, {"baseline": "mean"}, {"warmup": "some"}, {"warmup": "none"},
+        {"temperature": 0.0}, {"max_new_tokens": 0}, {"shots": -1}, {"model": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_out_of_range_is_named(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(changes))):
+        recipe(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"group_size": 3, "algorithm": "grpo"}, {"last_layers": 9}])
+def test_what_does_not_fit_is_named(changes: dict[str, Any], tmp_path: Path) -> None:
+    run = Run(ENV, recipe(**changes), 0, tmp_path / "run")
+    run.folder.mkdir()
+    with pytest.raises(UserError, match=r"groups of 3|last_layers=9"):
+        build(run, "cpu")
+
+
+def test_recipes_come_by_name_and_by_agent(tmp_path: Path) -> None:
+    assert type(load_recipe(ENV)) is Recipe
+    big = load_recipe(ENV, agent="language-ppo")
+    assert isinstance(big, LanguageRecipe)
+    assert asdict(big)["model"] == "SmolLM2-135M-Instruct"
+    with pytest.raises(UserError, match="model"):
+        load_recipe(ENV, changes={"model": "tiny"})
+    with pytest.raises(UserError, match="cannot read"):
+        load_recipe(ENV, tmp_path / "none.yaml", agent="language-ppo")
