@@ -69,7 +69,7 @@ class Batches:
 
 
 def batch_infos(infos: Sequence[Info]) -> Info:
-    """Batch the infos of N members as Gymnasium does, but change no value."""
+    """Batch the infos of N members as Gymnasium does, but change no value: see `Infos`."""
     return Infos(infos)
 
 
