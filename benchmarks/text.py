@@ -12,8 +12,10 @@ ends; the games are equally large and long. Our threads and processes are both c
 GEM's threads, for it has no processes.
 
 GEM's observation is the newest message; `gem, dialogue` is GEM in the wrapper that gives the
-whole dialogue, as the `info` of our environments does. Where messages are `new` none is ever
-repeated, so that nothing can be remembered about it.
+whole dialogue, as the `info` of our environments does. Nobody looks at the infos: those of a
+vector of ours hold the dialogues and all else, but an array of each key is made when it is looked
+at first. Where messages are `new` none is ever repeated, so that nothing can be remembered about
+it.
 """
 
 import json

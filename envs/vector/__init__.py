@@ -90,7 +90,7 @@ def make_vec(
 class Vector(VectorEnv[Any, Any, NDArray[Any]]):
     """A vector of any Gymnasium environments with equal spaces.
 
-    Texts come as a tuple of strings, arrays stacked, infos as `batch.batch_infos` says.
+    Texts come as a tuple of strings, arrays stacked, infos as `infos.Infos` says.
     An exception of an environment is raised here, after everything has been closed. A process
     that dies costs the episodes of its members: they are truncated with reward 0, the last
     observation and `{"failure": "infra", "reward_valid": False}` as info, and their next

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ...errors import UserError
 from .members import RESET, STEP, Job, Maker, check_alike
+from .mode import available_cpus
 from .process import Worker, WorkerDied, watch
 from .workers import GRACE, Results, parts
 
@@ -52,6 +53,8 @@ class Processes:
             self.close()
             raise
         self.facts = facts[0]
+        # Where the workers need every CPU, to watch for what they say would slow them down.
+        self._watchful = len(self._workers) < available_cpus()
         self._worker_of = [worker for worker in self._workers for _ in worker.part]
 
     def send(self, jobs: Sequence[Job]) -> None:
@@ -75,7 +78,8 @@ class Processes:
         while True:
             results, self._given_up = self._given_up, []
             left = _LOOK if until is None else min(_LOOK, max(until - time.monotonic(), 0))
-            watch(lambda: any(worker.busy and worker.speaks for worker in self._workers))
+            if self._watchful:
+                watch(lambda: any(worker.busy and worker.speaks for worker in self._workers))
             heard = self._selector.select(0 if results else left)
             for key, _ in heard:
                 results += self._listen(key.data)

@@ -1,0 +1,107 @@
+"""The infos of many members as one dictionary, as Gymnasium's vector environments have it.
+
+Each key has an array of shape (N, ...) and, under `_key`, a mask of the members that have it,
+which others may share and nobody may change. Numbers, or arrays of one shape, that all members
+have in one type become an array of that type; everything else, dictionaries too, stays as it is
+in an array of objects. Where episodes ended and were followed by others in the same step,
+`final_obs` and `final_info` tell how.
+
+To make them all takes as long as eight members of a fast world take for a step, and most who
+play look at two or three. So an array is made when it is looked at first, of what the members
+had said when the dictionary was made.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from .columns import Final, all_columns, column_of, final_observations, with_finals
+from .members import Info
+
+
+class Infos(dict[str, Any]):
+    """The infos of N members: a dictionary in every respect, filled key by key.
+
+    Args:
+        infos: Of each member; empty where it has none.
+        finals: How the members' episodes ended that are followed by others already.
+    """
+
+    __slots__ = ("_finals", "_infos")
+
+    def __init__(self, infos: Sequence[Info], finals: Sequence[Final | None] = ()) -> None:
+        # The dictionaries are the members', who may use them again, as they may arrays.
+        self._infos = [*map(dict.copy, infos)]
+        self._finals = [final and (final[0], final[1].copy()) for final in finals]
+        said = chain(self._infos, [final[1] for final in self._finals if final])
+        if np.ndarray in {*map(type, chain.from_iterable(map(dict.values, said)))}:
+            self._fill()
+        else:  # not empty, which would be all that json, for one, would ask
+            self._make(next(chain.from_iterable(self._infos), None))
+
+    def __missing__(self, key: Any) -> Any:
+        """Make what stands under a key when it is looked at first."""
+        is_mask = isinstance(key, str) and key.startswith("_")
+        if not self._make(key) and not (is_mask and self._make(key[1:])):
+            raise KeyError(key)
+        return self[key]
+
+    def __contains__(self, key: object) -> bool:
+        return self.get(key, self) is not self
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return what stands under a key, or something else."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return dict, ([*self.items()],)
+
+    def _fill(self) -> None:
+        """Make everything that was not looked at yet."""
+        if self._infos:
+            finals = self._finals
+            whole = with_finals(self._infos, finals) if finals else all_columns(self._infos)
+            self._infos, self._finals = [], []
+            for key, value in whole.items():
+                _set_default(self, key, value)
+
+    def _make(self, key: Any) -> bool:
+        """Make the array of a key and its mask, and tell whether there is such a key."""
+        made: tuple[Any, Any] | None
+        if self._finals and (key == "final_obs" or key == "final_info"):
+            made = final_observations(self._finals)
+            if key == "final_info":
+                made = Infos([final[1] if final else {} for final in self._finals]), made[1]
+        else:
+            made = column_of(key, self._infos)
+        if made is not None:  # and not over what somebody has written there
+            _set_default(self, key, made[0])
+            _set_default(self, f"_{key}", made[1])
+        return made is not None
+
+
+_set_default = dict.setdefault
+
+
+def _after_filling(name: str) -> Callable[..., Any]:
+    """Return a method of dictionaries that sees everything."""
+    method = getattr(dict, name)
+
+    def whole(infos: Infos, *args: Any, **kwargs: Any) -> Any:
+        infos._fill()
+        return method(infos, *args, **kwargs)
+
+    return whole
+
+
+for _name in (
+    *("__iter__", "__reversed__", "__len__", "__repr__", "__eq__", "__ne__", "__delitem__"),
+    *("__or__", "__ror__", "__ior__", "keys", "values", "items", "copy"),
+    *("pop", "popitem", "setdefault", "update", "clear"),
+):
+    setattr(Infos, _name, _after_filling(_name))
