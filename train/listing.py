@@ -58,7 +58,7 @@ def _said(name: str) -> str:
     """Return what a user writes for an agent."""
     return {
         "ppo": "FOLDER of a run",
-        "language-ppo": "FOLDER of a run",
+        "language-ppo": "FOLDER of its run",
         "language-model": f"{PACKAGED_MODEL}, or a folder",
         "openai": "openai:MODEL@URL",
     }.get(name, name)
