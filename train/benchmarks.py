@@ -7,7 +7,7 @@ from pathlib import Path
 from ..errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("envs", "buffers", "ppo", "text", "peers", "learning")
+NAMES = ("envs", "buffers", "ppo", "text", "peers", "learning", "language")
 
 
 def bench(names: list[str], rounds: int | None, results: Path | None) -> None:

@@ -88,7 +88,7 @@ def _add_train(commands: Any) -> None:
     parser = _command(commands, "train", _train, "train an agent", example)
     parser.add_argument("--env", required=True, metavar="ID", help="the environment")
     parser.add_argument(
-        "--agent", default="ppo", choices=["ppo", "language-ppo"], help="what is trained"
+        "--agent", choices=["ppo", "language-ppo"], help="what is trained; `ppo` by default"
     )
     parser.add_argument(
         "--recipe", type=Path, metavar="FILE", help="YAML, environments as keys; or `tiny`"
@@ -105,13 +105,14 @@ def _train(options: argparse.Namespace) -> int:
     from ..envs import views
     from .progress import progress_bar
     from .recipe import load_recipe, parse_settings
-    from .training import Run, recorded_recipe, train
+    from .training import Run, recorded, train
 
     env_id = views.find_spec(options.env).id
-    folder = options.out or _run_folder(env_id, options.agent, options.seed)
-    begun = recorded_recipe(folder) if options.resume else {}
-    changes = begun | parse_settings(options.set)
-    recipe = load_recipe(env_id, options.recipe, changes, options.agent)
+    folder = options.out or _run_folder(env_id, options.agent or "ppo", options.seed)
+    begun = recorded(folder) if options.resume else None
+    agent = options.agent or (begun.agent if begun else "ppo")
+    changes = (begun.recipe if begun else {}) | parse_settings(options.set)
+    recipe = load_recipe(env_id, options.recipe, changes, agent)
     run = Run(env_id, recipe, options.seed, folder)
     _check_device(options.device)
     with progress_bar(recipe.total_steps, "steps", options.quiet) as bar:

@@ -128,14 +128,24 @@ def train(
     return model
 
 
-def recorded_recipe(folder: Path) -> dict[str, Any]:
-    """Return the recipe of the run in a folder, empty if there is none.
+class Recorded(NamedTuple):
+    """What a folder says of the run in it."""
+
+    agent: str
+    recipe: dict[str, Any]
+
+
+def recorded(folder: Path) -> Recorded | None:
+    """Return what a folder says of the run in it, None if there is none.
 
     Raises:
         UserError: what describes the run is damaged.
     """
     path = folder / "run.yaml"
-    return dict(_described(path)["recipe"]) if path.exists() else {}
+    if not path.exists():
+        return None
+    found = _described(path)
+    return Recorded(found["agent"], dict(found["recipe"]))
 
 
 def build(run: Run, device: str = "auto") -> PPO:
@@ -387,6 +397,7 @@ def _described(path: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text("utf-8"))
         assert isinstance(found["recipe"], dict)
+        assert found["agent"] in RECIPES
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AssertionError):
         raise UserError(f"{path} is damaged: restore it, or train anew in another --out") from None
     return dict(found)

@@ -289,3 +289,21 @@ def test_train_says_what_to_do_next(tmp_path: Path, capsys: Capture) -> None:
     assert (first.agent, first.training_seed, first.training_steps) == ("ppo", 3, 64)
     assert run(f"train --env {CARTPOLE} {small} --seed 3") == 2
     assert run(f"train --env {CARTPOLE} {small} --seed 3 --resume") == 0
+
+
+def test_a_language_model_is_trained_and_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = (
+        "warmup_dialogues=64 warmup_epochs=1 n_envs=8 n_steps=4 batch_size=16 evaluate_episodes=2"
+    )
+    folder = str(tmp_path / "run")
+    command = ["train", "--env", "palaestra/Calculator-v0", "--out", folder, "--quiet"]
+    settings = [word for s in small.split() for word in ("--set", s)]
+    first = ["--agent", "language-ppo", "--recipe", "tiny", "--set", "total_steps=32", *settings]
+    assert main([*command, *first]) == 0
+    assert main([*command, "--resume"]) == 0  # it is known what was trained there
+    assert "trained 32 steps" in capsys.readouterr().out
+    evaluate = ["evaluate", "--env", "palaestra/Calculator-v0", "--agent", folder, "--quiet"]
+    assert main([*evaluate, "--episodes", "2", "--records", str(tmp_path / "r.jsonl")]) == 0
+    assert "tiny ppo" in capsys.readouterr().out
