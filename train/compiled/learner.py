@@ -15,9 +15,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from ...errors import UserError
 from .network import Floats
 from .parameters import SharedParameters
-from .rollout import Now, Record, World, act, collect, evaluate, work_size
+from .rollout import Now, Record, World, act, collect, evaluate, turn_all, work_size
 from .structure import has_hooks, read
-from .transitions import NO_MASKS, inputs_of, order_of
+from .transitions import inputs_of, order_of
 from .update import DONE, NOT_FINITE, Settings, Transitions, allocate, run_epoch
 
 
@@ -117,12 +117,12 @@ class Learner:
         if deterministic or torch.is_grad_enabled():
             return type(self.policy).forward(self.policy, obs, deterministic)
         inputs_N_D = inputs_of(obs.numpy(), self.policy)
-        count = len(inputs_N_D)
+        count, values = len(inputs_N_D), self._shared.values
         draws_N_A = self._draw(1, count)[0]
         actions_N_A = np.empty(draws_N_A.shape, np.float32)
         values_N, log_probs_N = np.empty((2, count), np.float32)
         act(
-            self.network, self._shared.values, inputs_N_D, NO_MASKS, draws_N_A,
+            self.network, values, turn_all(self.network, values), inputs_N_D, draws_N_A,
             self._work(count), actions_N_A, values_N, log_probs_N,
         )  # fmt: skip
         if not np.isfinite(values_N + log_probs_N).all():
@@ -137,8 +137,8 @@ class Learner:
             return type(self.policy).predict_values(self.policy, obs)
         inputs_N_D = inputs_of(obs.numpy(), self.policy)
         values_N = np.empty(len(inputs_N_D), np.float32)
-        work = self._work(len(inputs_N_D))
-        evaluate(self.network, self._shared.values, inputs_N_D, work, values_N)
+        turned, work = turn_all(self.network, self._shared.values), self._work(len(inputs_N_D))
+        evaluate(self.network, self._shared.values, turned, inputs_N_D, work, values_N)
         if not np.isfinite(values_N).all():
             self.name_what_is_not_finite(inputs_N_D)
         return torch.from_numpy(values_N)[:, None]
