@@ -1,5 +1,6 @@
 """A policy that acts, and a whole rollout in one compiled call."""
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,6 +134,30 @@ _SIGNATURE = types.int64(
 )  # fmt: skip
 
 
+class Step(types.WrapperAddressProtocol):
+    """The `step` of a kernel as `collect` takes it: by its address.
+
+    Numba would look for that in each call, which takes as long as a short rollout.
+    """
+
+    def __init__(self, step: Any) -> None:
+        self._step = step  # whose code is to stay
+        compiled = step.get_compile_result(STEP)
+        name = compiled.fndesc.llvm_cfunc_wrapper_name
+        self._address: int = compiled.library.get_pointer_to_function(name)
+
+    def __wrapper_address__(self) -> int:
+        return self._address
+
+    def signature(self) -> Any:
+        """Return what it takes and returns."""
+        return STEP
+
+
+by_address = cache(Step)
+"""Return the `Step` of a compiled function, always the same."""
+
+
 @njit(_SIGNATURE, cache=True, nogil=True, error_model="numpy")
 def collect(  # type: ignore[no-untyped-def]
     step, network, parameters, draws_T_N_A, world, record, now, gamma
@@ -142,7 +167,7 @@ def collect(  # type: ignore[no-untyped-def]
     Where an episode is cut off, the value of its last observation is added to the reward.
 
     Args:
-        step: The environments' kernel.
+        step: The environments' kernel, `by_address`.
         network: Who plays.
         parameters: The network's.
         draws_T_N_A: Random numbers; see `distributions.sample`.

@@ -1,4 +1,4 @@
-"""One epoch of PPO's update in one compiled call: loss, gradient, clipping, Adam."""
+"""PPO's update in one compiled call: loss, gradient, clipping, Adam."""
 
 import math
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ _ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
 POLICY, VALUE, ENTROPY, KL, CLIPPED, LOSS = range(6)
 """Columns of the statistics of minibatches."""
 DONE, STOPPED, NOT_FINITE = range(3)
-"""How an epoch ended: with its last minibatch, at too much divergence, or at a gradient that is
+"""How epochs ended: with its last minibatch, at too much divergence, or at a gradient that is
 infinite or not a number, before which the parameters stand."""
 
 
@@ -78,18 +78,18 @@ class Work(NamedTuple):
 
 
 @fast
-def run_epoch(  # type: ignore[no-untyped-def]
+def run_epochs(  # type: ignore[no-untyped-def]
     network: Network,
     parameters: Floats,
     adam: Adam,
     steps: int,
     transitions: Transitions,
-    order_M: NDArray[np.int64],
+    orders_E_M: NDArray[np.int64],
     settings: Settings,
-    statistics_B_6: NDArray[np.float64],
+    statistics_E_B_6: NDArray[np.float64],
     work: Work,
 ):
-    """Go through all transitions once, in minibatches.
+    """Go through all transitions once in each epoch, in minibatches.
 
     Args:
         network: What is trained.
@@ -97,34 +97,33 @@ def run_epoch(  # type: ignore[no-untyped-def]
         adam: Changed.
         steps: Steps that Adam has taken.
         transitions: What is learned from.
-        order_M: Their order; the last minibatch may be short.
+        orders_E_M: Their order in each epoch; the last minibatch may be short.
         settings: Hyper-parameters.
-        statistics_B_6: Written for each minibatch that was looked at.
+        statistics_E_B_6: Written for each minibatch that was looked at.
         work: Memory, from `allocate`.
 
     Returns:
-        Adam's steps, the minibatches that were looked at, and how the epoch ended.
+        Adam's steps, the minibatches of the last epoch that were looked at, and how it ended.
 
     Source: Schulman et al., "Proximal Policy Optimization Algorithms" (2017); Kingma and Ba,
     "Adam: A Method for Stochastic Optimization" (2015), as torch computes it.
     """
-    seen = 0
-    for first in range(0, len(order_M), settings.batch_size):
-        rows_B = order_M[first : first + settings.batch_size]
-        statistics_6 = statistics_B_6[seen]
+    epochs, batches, _ = statistics_E_B_6.shape
+    for e, b in np.ndindex(epochs, batches):
+        rows_B = orders_E_M[e, b * settings.batch_size : (b + 1) * settings.batch_size]
+        statistics_6 = statistics_E_B_6[e, b]
         differentiate(
             network, parameters, adam.gradient, transitions, rows_B, settings, statistics_6, work
         )
-        seen += 1
         if statistics_6[KL] > 1.5 * settings.target_kl:
-            return steps, seen, STOPPED
+            return steps, b + 1, STOPPED
         norm = _norm(adam.gradient)
         if not (norm < np.inf and abs(statistics_6[LOSS]) < np.inf):
-            return steps, seen, NOT_FINITE
+            return steps, b + 1, NOT_FINITE
         steps += 1
         factor = np.float32(min(settings.max_grad_norm / (norm + 1e-6), 1.0))
         _step(parameters, adam, factor, steps, settings)
-    return steps, seen, DONE
+    return steps, batches, DONE
 
 
 @fast
