@@ -20,8 +20,8 @@ INPUTS, OUTPUTS, WEIGHT, BIAS, ACTIVATION = range(5)
 """Columns of a table of layers."""
 LINEAR, TANH, RELU = range(3)
 """Activations."""
-_NARROW = 8
-"""Most columns for which plain loops are faster than BLAS."""
+_SMALL = 2**13
+"""Most numbers of a weight that is worth turning: OpenBLAS packs larger ones anyway."""
 
 Floats = NDArray[np.float32]
 Layers = NDArray[np.int64]
@@ -69,10 +69,10 @@ def forward(
         outputs = row[OUTPUTS]
         above_B_O = work[start : start + rows * outputs].reshape(rows, outputs)
         weight_O_I, bias_O = _of(parameters, row)
-        if outputs <= _NARROW:
-            _multiply(below_B_I, weight_O_I, above_B_O)
-        else:
+        if weight_O_I.size <= _SMALL:
             np.dot(below_B_I, _turned_of(turned, row), above_B_O)
+        else:
+            np.dot(below_B_I, weight_O_I.T, above_B_O)
         _add_and_activate(above_B_O, bias_O, row[ACTIVATION])
         below_B_I = above_B_O
         start += rows * outputs
@@ -81,7 +81,7 @@ def forward(
 
 @fast
 def turn(parameters: Floats, layers_L_5: Layers, turned: Floats) -> None:
-    """Write the weights of a tower inputs x outputs, as BLAS multiplies by them fastest.
+    """Write small weights of a tower inputs x outputs, as BLAS multiplies by them fastest.
 
     Args:
         parameters: All parameters.
@@ -89,9 +89,9 @@ def turn(parameters: Floats, layers_L_5: Layers, turned: Floats) -> None:
         turned: As long as these; each weight is written into its own place.
     """
     for row in layers_L_5:
-        if row[OUTPUTS] <= _NARROW:
-            continue
         weight_O_I, _ = _of(parameters, row)
+        if weight_O_I.size > _SMALL:
+            continue
         turned_I_O = _turned_of(turned, row)
         for i in range(turned_I_O.shape[0]):
             for o in range(turned_I_O.shape[1]):
@@ -105,6 +105,7 @@ def backward(
     layers_L_5: Layers,
     work: Floats,
     scratch: Floats,
+    ones_1_B: Floats,
     gradient: Floats,
 ) -> None:
     """Write the gradient of a loss with respect to a tower's weights and biases.
@@ -116,6 +117,7 @@ def backward(
         work: As `forward` left it, but its last part holds the gradient of the loss with
             respect to the outputs. It is used up.
         scratch: Of B x the most outputs of a layer.
+        ones_1_B: Ones.
         gradient: Of all parameters; the tower's part is written.
     """
     rows = inputs_B_I.shape[0]
@@ -127,14 +129,11 @@ def backward(
         slope_B_O = work[start:end].reshape(rows, outputs)
         weight_O_I, _ = _of(parameters, row)
         d_weight_O_I, d_bias_O = _of(gradient, row)
-        _sum_rows(slope_B_O, d_bias_O)
+        np.dot(ones_1_B, slope_B_O, d_bias_O.reshape(1, outputs))  # the sum of the rows
         below_B_I = inputs_B_I
         if k > 0:
             below_B_I = work[start - rows * inputs : start].reshape(rows, inputs)
-        if outputs <= _NARROW:
-            _outer(slope_B_O, below_B_I, d_weight_O_I)
-        else:
-            np.dot(slope_B_O.T, below_B_I, d_weight_O_I)
+        np.dot(slope_B_O.T, below_B_I, d_weight_O_I)
         if k > 0:
             passed_B_I = scratch[: rows * inputs].reshape(rows, inputs)
             np.dot(slope_B_O, weight_O_I, passed_B_I)
@@ -207,47 +206,3 @@ def _through(values: Floats, slopes: Floats, activation: int) -> None:
             values[i] = slopes[i] if values[i] > np.float32(0.0) else np.float32(0.0)
     else:
         values[:] = slopes
-
-
-# Products that BLAS is slow at
-
-
-@fast
-def _multiply(inputs_B_I: Floats, weight_O_I: Floats, outputs_B_O: Floats) -> None:
-    for b in range(inputs_B_I.shape[0]):
-        for o in range(weight_O_I.shape[0]):
-            total = np.float32(0.0)
-            for i in range(inputs_B_I.shape[1]):
-                total += inputs_B_I[b, i] * weight_O_I[o, i]
-            outputs_B_O[b, o] = total
-
-
-@fast
-def _outer(slope_B_O: Floats, below_B_I: Floats, d_weight_O_I: Floats) -> None:
-    rows, whole = slope_B_O.shape[0], slope_B_O.shape[0] // 4 * 4
-    d_weight_O_I[:] = np.float32(0.0)
-    for b in range(0, whole, 4):
-        for o in range(slope_B_O.shape[1]):
-            _add_four(below_B_I[b : b + 4], slope_B_O[b : b + 4, o], d_weight_O_I[o])
-    for b in range(whole, rows):
-        for o in range(slope_B_O.shape[1]):
-            for i in range(below_B_I.shape[1]):
-                d_weight_O_I[o, i] += slope_B_O[b, o] * below_B_I[b, i]
-
-
-@fast
-def _add_four(rows_4_I: Floats, factors_4: Floats, total_I: Floats) -> None:
-    a, b, c, d = factors_4[0], factors_4[1], factors_4[2], factors_4[3]
-    for i in range(total_I.shape[0]):
-        total_I[i] += (
-            a * rows_4_I[0, i] + b * rows_4_I[1, i] + c * rows_4_I[2, i] + d * rows_4_I[3, i]
-        )
-
-
-@fast
-def _sum_rows(matrix_B_O: Floats, total_O: Floats) -> None:
-    total_O[:] = np.float32(0.0)
-    for b in range(matrix_B_O.shape[0]):
-        row_O = matrix_B_O[b]
-        for o in range(row_O.shape[0]):
-            total_O[o] += row_O[o]

@@ -74,6 +74,7 @@ class Work(NamedTuple):
     critic: Floats
     log_probs: Floats
     scratch: Floats
+    ones: Floats
     gradient: Floats
 
 
@@ -139,6 +140,7 @@ def allocate(network: Network, batch_size: int, parameters: int) -> Work:
         np.empty(memory(critic_L_5, rows), np.float32),
         np.empty(rows, np.float32),
         np.empty(rows * widest, np.float32),
+        np.ones(rows, np.float32),
         np.zeros(parameters, np.float32),
     )
 
@@ -171,6 +173,7 @@ def differentiate(
         outputs_C_K = forward(inputs_C_D, parameters, work.turned, network.actor_L_5, work.actor)
         values_C_1 = forward(inputs_C_D, parameters, work.turned, network.critic_L_5, work.critic)
         target = gradient if first == 0 else work.gradient
+        ones_1_C = work.ones[:count].reshape(1, count)
         _add_losses(
             network, parameters, outputs_C_K, values_C_1, transitions, rows_C, mean, scale,
             np.float32(size), settings, statistics_6, of_log_std_A, work.log_probs[:count],
@@ -179,7 +182,7 @@ def differentiate(
             (network.actor_L_5, work.actor),
             (network.critic_L_5, work.critic),
         ):
-            backward(inputs_C_D, parameters, layers_L_5, outputs, work.scratch, target)
+            backward(inputs_C_D, parameters, layers_L_5, outputs, work.scratch, ones_1_C, target)
         if first > 0:
             for i in range(len(gradient)):
                 gradient[i] += target[i]
