@@ -181,7 +181,7 @@ class Learner:
 
     def _read_parts(self) -> list[Any]:
         """Return what tells whether the policy has been taken apart, or is to be used otherwise."""
-        found = list(modules_of(self.policy))
+        found = modules_of(self.policy)
         modules = [(id(m), has_hooks(m)) for m in found]
         parameters = [
             (id(p), p.dtype, p.requires_grad, bool(p._backward_hooks))
