@@ -93,10 +93,9 @@ def weigh(
             entropies += len(rows_C) * (_HALF + _HALF_LOG_2_PI + log_std)
             continue
         past = first + network.choices_A[a]
-        _normalise(outputs_C_K, first, past)
+        entropies += _normalise(outputs_C_K, first, past)
         for c in range(len(rows_C)):
             log_probs_C[c] += outputs_C_K[c, first + int(actions_M_A[rows_C[c], a])]
-            entropies += _entropy(outputs_C_K, c, first, past)
         first = past
     return entropies
 
@@ -188,17 +187,24 @@ def _mask(logits_C_K: Floats, masks_M_K: Floats, rows_C: NDArray[np.int64]) -> N
 
 
 @fast
-def _normalise(logits_N_K: Floats, first: int, past: int) -> None:
-    """Turn logits into log-probabilities."""
+def _normalise(logits_N_K: Floats, first: int, past: int) -> float:
+    """Turn logits into log-probabilities, and return the sum of the entropies."""
+    entropies = 0.0
     for n in range(logits_N_K.shape[0]):
-        most, total = logits_N_K[n, first], _ZERO
+        most, total, weighed = logits_N_K[n, first], _ZERO, _ZERO
         for k in range(first + 1, past):
             most = max(most, logits_N_K[n, k])
         for k in range(first, past):
-            total += math.exp(logits_N_K[n, k] - most)
-        shift = most + math.log(total)
+            logits_N_K[n, k] -= most
+            weight = math.exp(logits_N_K[n, k])
+            total += weight
+            if weight > _ZERO:  # what is impossible adds nothing, be its logit infinite
+                weighed += weight * logits_N_K[n, k]
+        shift = math.log(total)
         for k in range(first, past):
             logits_N_K[n, k] -= shift
+        entropies += float(shift - weighed / total)
+    return entropies
 
 
 @fast
