@@ -1,5 +1,7 @@
 """Many environments that are stepped in one call of their kernel."""
 
+from collections.abc import Callable
+from functools import cache
 from operator import index
 from typing import Any, ClassVar
 
@@ -10,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from .kernel import Kernel
+from .kernel import STEP, Kernel
 from .kernel_env import KernelEnv, checked_actions, take_whole
 from .pcg64 import states_from_generators, states_from_seeds
 
@@ -75,7 +77,7 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         self.rng_N_4 = np.zeros((num_envs, 4), np.uint64)
         self._seeded = False
         (size,) = self.single_observation_space.shape or ()
-        self._shape_N_D = (num_envs, size)
+        self._shape_N, self._shape_N_D = (num_envs,), (num_envs, size)
         space = self.single_action_space
         self._choices = int(space.n) if isinstance(space, spaces.Discrete) else 0
         self._actions_N_1 = np.empty((num_envs, 1), np.float32)
@@ -152,7 +154,7 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         terminated_N: NDArray[np.bool_],
         truncated_N: NDArray[np.bool_],
     ) -> int:
-        """Do what `step` does, into arrays that are given.
+        """Do what `step` does, into arrays that are given, which must be such as it returns.
 
         Under SAME_STEP the last observations of episodes that end are written into their rows
         of `final_N_D`, and its other rows are left as they are.
@@ -165,8 +167,9 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
             ResetNeeded: `reset` was never called, or an episode is over under DISABLED.
         """
         actions_N_A = self._taken(actions)
-        self.check_begun()
-        return self.alone_class.kernel.step(
+        if not self._seeded or self._no_reset:
+            self.check_begun()
+        return _direct(self.alone_class.kernel.step)(
             self.state_N_S,
             self.steps_N,
             self.over_N,
@@ -199,7 +202,7 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
             self._choices
             and type(actions) is np.ndarray
             and actions.dtype is _INT64
-            and actions.shape == self.state_N_S.shape[:1]
+            and actions.shape == self._shape_N
             and actions.flags.c_contiguous
             and take_whole(actions, self._choices, self._actions_N_1) < 0
         ):
@@ -226,7 +229,8 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         seeds = [None if s is None else index(s) for s in listed]
         if seed is not None and len(seeds) != self.num_envs:
             raise ValueError(f"{len(seeds)} seeds were given for {self.num_envs} environments")
-        given = {i: s for i, s in enumerate(seeds) if s is not None and mask_N[i]}
+        asked = mask_N.tolist()
+        given = {i: s for i, s in enumerate(seeds) if s is not None and asked[i]}
         if not self._seeded and len(given) < self.num_envs:
             fresh = [np.random.Generator(np.random.PCG64()) for _ in range(self.num_envs)]
             self.rng_N_4[:] = states_from_generators(fresh)
@@ -243,3 +247,13 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
             "final_info": {},
             "_final_info": ended_N.copy(),
         }
+
+
+@cache
+def _direct(step: Any) -> Callable[..., int]:
+    """Return a kernel's `step` that takes for granted that its arguments are as `STEP` says.
+
+    To look at their types takes as long as to step eight members.
+    """
+    made: Callable[..., int] = step.get_overload(STEP)
+    return made

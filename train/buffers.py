@@ -121,7 +121,8 @@ class RolloutBuffer(buffers.RolloutBuffer):
         self._check_full()
         if self.generator_ready:
             raise UserError("the advantages of a rollout that is being learned from: reset() first")
-        last_values_N, dones_N = np.empty((2, self.n_envs), np.float32)
+        last_values_N = np.empty(self.n_envs, np.float32)
+        dones_N = np.empty(self.n_envs, np.float32)
         store(last_values_N, reshaped(on_host(last_values), last_values_N), "last value")
         store(dones_N, dones, "done")
         # An invalid step is an episode of one step whose reward is the value that was expected

@@ -51,7 +51,7 @@ class KernelVecEnv(VecEnv):
         )
         self._rewards_N = np.empty(count)
         self._flags_N = (np.empty(count, np.bool_), np.empty(count, np.bool_))
-        self._ended_N_4 = np.empty((count, 4))
+        self._ended_N_3, self._totals_N = np.empty((count, 3), np.int64), np.empty(count)
         self._going_on: list[dict[str, Any]] = [
             {"TimeLimit.truncated": False} for _ in range(vector.num_envs)
         ]
@@ -64,12 +64,15 @@ class KernelVecEnv(VecEnv):
 
     def reset(self) -> NDArray[np.float32]:
         """Begin new episodes, with the seeds and options that were set for them."""
-        seeds, options = self._seeds, self._options
-        for n in range(self.num_envs):
-            if options[n] not in options[:n]:  # all that have the same begin together
-                mask_N = np.array([other == options[n] for other in options])
-                asked = {**(options[n] or {}), "reset_mask": mask_N}
-                observations_N_D, _ = self.vector.reset(seed=seeds, options=asked)
+        waiting, options = list(range(self.num_envs)), self._options
+        while waiting:
+            asked = options[waiting[0]]
+            mask_N = np.zeros(self.num_envs, np.bool_)
+            mask_N[[n for n in waiting if options[n] == asked]] = True  # they begin together
+            waiting = [n for n in waiting if options[n] != asked]
+            observations_N_D, _ = self.vector.reset(
+                seed=self._seeds, options={**(asked or {}), "reset_mask": mask_N}
+            )
         self._reset_seeds()
         self._reset_options()
         self.episode_returns_N[:] = 0.0
@@ -98,16 +101,10 @@ class KernelVecEnv(VecEnv):
         count = self.vector.step_into(
             actions, observations_N_D, self._final_N_D, rewards_N, terminated_N, truncated_N
         )
-        _account(
-            rewards_N,
-            terminated_N,
-            truncated_N,
-            self.episode_returns_N,
-            self.episode_lengths_N,
-            paid_N,
-            dones_N,
-            self._ended_N_4,
-        )
+        _account_now(
+            rewards_N, terminated_N, truncated_N, self.episode_returns_N, self.episode_lengths_N,
+            paid_N, dones_N, self._ended_N_3, self._totals_N,
+        )  # fmt: skip
         infos = self._going_on.copy()
         if count:
             self._tell(infos, count)
@@ -176,15 +173,18 @@ class KernelVecEnv(VecEnv):
 
     def _tell(self, infos: list[dict[str, Any]], count: int) -> None:
         """Say of each episode that ended what `Monitor` and `DummyVecEnv` say."""
-        passed, ended_E_4 = round(time.time() - self.began, 6), self._ended_N_4[:count]
+        passed, ended_E_3 = round(time.time() - self.began, 6), self._ended_N_3[:count]
         # One copy serves all: to make one of each takes longer than the kernel.
-        final_E_D = self._final_N_D[ended_E_4[:, 0].astype(np.int64)]
-        for (place, total, length, cut_off), final in zip(
-            ended_E_4.tolist(), final_E_D, strict=True
+        final_E_D = self._final_N_D.take(ended_E_3[:, 0], axis=0)
+        totals_E = self._totals_N[:count].tolist()
+        for (n, length, cut_off), total, final in zip(
+            ended_E_3.tolist(), totals_E, final_E_D, strict=True
         ):
-            infos[int(place)] = {
-                "episode": {"r": round(total, 6), "l": int(length), "t": passed},
-                "TimeLimit.truncated": cut_off == 1.0,
+            # A whole number is its own rounding, and to round takes longer than all the rest.
+            paid = total if total.is_integer() else round(total, 6)
+            infos[n] = {
+                "episode": {"r": paid, "l": length, "t": passed},
+                "TimeLimit.truncated": cut_off == 1,
                 "terminal_observation": final,
             }
 
@@ -192,27 +192,32 @@ class KernelVecEnv(VecEnv):
 _FLOATS, _FLAGS = types.float64[::1], types.boolean[::1]
 _SIGNATURE = types.void(
     _FLOATS, _FLAGS, _FLAGS, _FLOATS, types.int32[::1],
-    types.float32[::1], _FLAGS, types.float64[:, ::1],
+    types.float32[::1], _FLAGS, types.int64[:, ::1], _FLOATS,
 )  # fmt: skip
 
 
 @njit(_SIGNATURE, cache=True, nogil=True)
 def _account(  # type: ignore[no-untyped-def]
-    rewards_N, terminated_N, truncated_N, returns_N, lengths_N, paid_N, dones_N, ended_N_4
-):
+    rewards_N, terminated_N, truncated_N, returns_N, lengths_N, paid_N, dones_N,
+    ended_N_3, totals_N,
+):  # fmt: skip
     """Add the rewards to the returns, write what stable-baselines3 takes, and note who ended.
 
-    Row k of `ended_N_4` is the place, the return and the length of the k-th that did, and
-    whether it was cut off.
+    Row e of `ended_N_3` is the place and the length of the e-th that did, and whether it was cut
+    off; entry e of `totals_N` is its return.
     """
-    count = 0
+    e = 0
     for n in range(len(rewards_N)):
         returns_N[n] += rewards_N[n]
         lengths_N[n] += 1
         paid_N[n] = rewards_N[n]
         dones_N[n] = terminated_N[n] or truncated_N[n]
         if dones_N[n]:
-            ended_N_4[count, 0], ended_N_4[count, 1] = n, returns_N[n]
-            ended_N_4[count, 2], ended_N_4[count, 3] = lengths_N[n], not terminated_N[n]
+            ended_N_3[e, 0], ended_N_3[e, 1] = n, lengths_N[n]
+            ended_N_3[e, 2], totals_N[e] = not terminated_N[n], returns_N[n]
             returns_N[n], lengths_N[n] = 0.0, 0
-            count += 1
+            e += 1
+
+
+_account_now = _account.get_overload(_SIGNATURE)
+"""The same, without the look at the types of its arguments that takes as long as its work."""

@@ -108,10 +108,11 @@ class PPO(ppo.PPO):
         except NotCompiled as reason:
             self._say(f"PPO's update runs stable-baselines3's code, not compiled code: {reason}")
             return super().train()
-        policy.set_training_mode(True)
+        learner = self._compiled()
+        (learner or policy).set_training_mode(True)
         self._update_learning_rate(policy.optimizer)
         settings, transitions, found = self._settings(), None, None
-        if learner := self._compiled():
+        if learner:
             transitions = pack(buffer, lambda seen: inputs_of(seen, policy))
             try:
                 found = learner.update(buffer, transitions, settings, self.n_epochs)
@@ -201,7 +202,7 @@ class PPO(ppo.PPO):
         assert self._last_episode_starts is not None
         assert self.ep_info_buffer is not None
         env.vector.check_begun()
-        self.policy.set_training_mode(False)
+        learner.set_training_mode(False)
         rollout_buffer.reset()
         callback.on_rollout_start()
         n_steps = rollout_buffer.buffer_size

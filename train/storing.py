@@ -13,7 +13,8 @@ from ..errors import UserError
 def on_host(tensor: torch.Tensor) -> NDArray[np.float32]:
     """Return a tensor of any device and float type as an array."""
     floats = tensor if tensor.dtype is torch.float32 else tensor.float()
-    array: NDArray[np.float32] = floats.numpy(force=True)
+    plain = floats.is_cpu and not floats.requires_grad  # then there is nothing to force
+    array: NDArray[np.float32] = floats.numpy(force=not plain)
     return array
 
 

@@ -107,6 +107,20 @@ def test_callbacks_are_called_as_sb3_calls_them() -> None:
     assert quiet.calls == [call for call in its.calls if call[0] != "step"]
 
 
+@pytest.mark.parametrize("kind", [PPO, stable_baselines3.PPO])
+def test_a_policy_trains_only_where_it_is_trained(kind: Any) -> None:
+    model = kind("MlpPolicy", kernels() if kind is PPO else dummies(), **SMALL)
+    modes: list[set[bool]] = []
+
+    class Modes(Quiet):
+        def _on_rollout_end(self) -> None:
+            modes.append({module.training for module in model.policy.modules()})
+
+    model.learn(256, Modes())
+    modes.append({module.training for module in model.policy.modules()})
+    assert modes == [{False}, {False}, {True}]
+
+
 def pair(**settings: Any) -> tuple[PPO, stable_baselines3.PPO]:
     """Return ours after 256 steps and a rollout, and SB3's with the same weights and rollout."""
     settings = SMALL | settings

@@ -24,7 +24,6 @@ def sample(
     network: Network,
     parameters: Floats,
     outputs_N_K: Floats,
-    masks_N_K: Floats,
     draws_N_A: Floats,
     actions_N_A: Floats,
     log_probs_N: Floats,
@@ -35,71 +34,80 @@ def sample(
         network: Says which kind of actions there are.
         parameters: All parameters.
         outputs_N_K: Logits or means; used up.
-        masks_N_K: 0 where a choice is not admissible; empty if all are.
         draws_N_A: Random numbers, one for each part of an action: uniform in [0, 1) for
             choices, standard normal for a Gaussian.
         actions_N_A: Written, whole numbers for choices.
         log_probs_N: Their log-probabilities; written.
     """
-    for n in range(outputs_N_K.shape[0]):
-        log_probs_N[n] = _ZERO
-        if network.log_std >= 0:
-            for a in range(outputs_N_K.shape[1]):
-                log_std, noise = parameters[network.log_std + a], draws_N_A[n, a]
-                actions_N_A[n, a] = outputs_N_K[n, a] + math.exp(log_std) * noise
-                log_probs_N[n] -= _HALF * noise * noise + log_std + _HALF_LOG_2_PI
-        else:
-            _mask(outputs_N_K[n], masks_N_K, n)
-            first = 0
-            for a in range(len(network.choices_A)):
-                logits_C = outputs_N_K[n, first : first + network.choices_A[a]]
-                _normalise(logits_C)
-                choice = _choose(logits_C, draws_N_A[n, a])
-                actions_N_A[n, a] = choice
-                log_probs_N[n] += logits_C[choice]
-                first += network.choices_A[a]
-
-
-@fast
-def log_prob_and_entropy(  # type: ignore[no-untyped-def]
-    network: Network,
-    parameters: Floats,
-    outputs_K: Floats,
-    masks_M_K: Floats,
-    m: int,
-    action_A: Floats,
-):
-    """Return the log-probability of an action and the entropy of its distribution.
-
-    Logits are replaced by log-probabilities. The other arguments are as in `sample`; the mask is
-    row m.
-    """
-    log_prob, entropy = _ZERO, _ZERO
-    if network.log_std >= 0:
-        for a in range(outputs_K.shape[0]):
-            log_std = parameters[network.log_std + a]
-            noise = (action_A[a] - outputs_K[a]) * math.exp(-log_std)
-            log_prob -= _HALF * noise * noise + log_std + _HALF_LOG_2_PI
-            entropy += _HALF + _HALF_LOG_2_PI + log_std
-        return log_prob, entropy
-    _mask(outputs_K, masks_M_K, m)
+    log_probs_N[:] = _ZERO
     first = 0
-    for a in range(len(network.choices_A)):
-        logits_C = outputs_K[first : first + network.choices_A[a]]
-        _normalise(logits_C)
-        log_prob += logits_C[int(action_A[a])]
-        entropy += _entropy(logits_C)
-        first += network.choices_A[a]
-    return log_prob, entropy
+    for a in range(actions_N_A.shape[1]):
+        if network.log_std >= 0:
+            log_std = parameters[network.log_std + a]
+            scale = math.exp(log_std)
+            for n in range(outputs_N_K.shape[0]):
+                noise = draws_N_A[n, a]
+                actions_N_A[n, a] = outputs_N_K[n, a] + scale * noise
+                log_probs_N[n] -= _HALF * noise * noise + log_std + _HALF_LOG_2_PI
+            continue
+        past = first + network.choices_A[a]
+        _normalise(outputs_N_K, first, past)
+        for n in range(outputs_N_K.shape[0]):
+            choice = _choose(outputs_N_K, n, first, past, draws_N_A[n, a])
+            actions_N_A[n, a] = choice
+            log_probs_N[n] += outputs_N_K[n, first + choice]
+        first = past
 
 
 @fast
-def slopes(
+def weigh(
     network: Network,
     parameters: Floats,
-    outputs_K: Floats,
-    action_A: Floats,
-    of_log_prob: np.float32,
+    outputs_C_K: Floats,
+    masks_M_K: Floats,
+    actions_M_A: Floats,
+    rows_C: NDArray[np.int64],
+    log_probs_C: Floats,
+) -> float:
+    """Write the log-probabilities of actions, and return the sum of the entropies.
+
+    Args:
+        network: Says which kind of actions there are.
+        parameters: All parameters.
+        outputs_C_K: Means, or logits; these are replaced by log-probabilities.
+        masks_M_K: 0 where a choice is not admissible; empty if all are.
+        actions_M_A: Actions.
+        rows_C: Which of the M rows belong to the outputs.
+        log_probs_C: Written.
+    """
+    log_probs_C[:] = _ZERO
+    _mask(outputs_C_K, masks_M_K, rows_C)
+    first, entropies = 0, 0.0
+    for a in range(actions_M_A.shape[1]):
+        if network.log_std >= 0:
+            log_std = parameters[network.log_std + a]
+            precision = math.exp(-log_std)
+            for c in range(len(rows_C)):
+                noise = (actions_M_A[rows_C[c], a] - outputs_C_K[c, a]) * precision
+                log_probs_C[c] -= _HALF * noise * noise + log_std + _HALF_LOG_2_PI
+            entropies += len(rows_C) * (_HALF + _HALF_LOG_2_PI + log_std)
+            continue
+        past = first + network.choices_A[a]
+        entropies += _normalise(outputs_C_K, first, past)
+        for c in range(len(rows_C)):
+            log_probs_C[c] += outputs_C_K[c, first + int(actions_M_A[rows_C[c], a])]
+        first = past
+    return entropies
+
+
+@fast
+def slope(
+    network: Network,
+    parameters: Floats,
+    outputs_C_K: Floats,
+    actions_M_A: Floats,
+    rows_C: NDArray[np.int64],
+    of_log_probs_C: Floats,
     of_entropy: np.float32,
     of_log_std_A: NDArray[np.float64],
 ) -> None:
@@ -108,77 +116,106 @@ def slopes(
     Args:
         network: Says which kind of actions there are.
         parameters: All parameters.
-        outputs_K: Means, or logits as `log_prob_and_entropy` left them.
-        action_A: The action.
-        of_log_prob: Derivative of the loss with respect to its log-probability.
-        of_entropy: Derivative with respect to the entropy.
+        outputs_C_K: As `weigh` left them.
+        actions_M_A: The actions.
+        rows_C: Which of the M rows belong to the outputs.
+        of_log_probs_C: Derivatives of the loss with respect to their log-probabilities.
+        of_entropy: Derivative with respect to an entropy.
         of_log_std_A: What concerns the standard deviations of a Gaussian is added to this. The
             terms cancel out, so a sum of many needs more digits than they have.
     """
-    if network.log_std >= 0:
-        for a in range(outputs_K.shape[0]):
-            precision = math.exp(-parameters[network.log_std + a])
-            noise = (action_A[a] - outputs_K[a]) * precision
-            outputs_K[a] = of_log_prob * noise * precision
-            of_log_std_A[a] += of_log_prob * (noise * noise - _ONE) + of_entropy
-        return
     first = 0
-    for a in range(len(network.choices_A)):
-        logits_C = outputs_K[first : first + network.choices_A[a]]
-        entropy = _entropy(logits_C) if of_entropy != _ZERO else _ZERO
-        choice = int(action_A[a])
-        for c in range(logits_C.shape[0]):
-            chance = math.exp(logits_C[c])
-            chosen = _ONE if c == choice else _ZERO
-            if chance == _ZERO:
-                logits_C[c] = of_log_prob * chosen
-                continue
-            logits_C[c] = of_log_prob * (chosen - chance) - of_entropy * chance * (
-                logits_C[c] + entropy
-            )
-        first += network.choices_A[a]
+    for a in range(actions_M_A.shape[1]):
+        if network.log_std >= 0:
+            precision = math.exp(-parameters[network.log_std + a])
+            for c in range(len(rows_C)):
+                noise = (actions_M_A[rows_C[c], a] - outputs_C_K[c, a]) * precision
+                outputs_C_K[c, a] = of_log_probs_C[c] * noise * precision
+                of_log_std_A[a] += of_log_probs_C[c] * (noise * noise - _ONE) + of_entropy
+            continue
+        past = first + network.choices_A[a]
+        for c in range(len(rows_C)):
+            choice = first + int(actions_M_A[rows_C[c], a])
+            _slope_logits(outputs_C_K, c, first, past, choice, of_log_probs_C[c], of_entropy)
+        first = past
+
+
+# Functions of one part of a discrete action, which has the columns from `first` to `past`. They
+# take whole arrays and indices, as each view of an array that is made costs more than a choice.
 
 
 @fast
-def _entropy(log_probs_C: Floats) -> Any:
+def _slope_logits(
+    log_probs_C_K: Floats,
+    c: int,
+    first: int,
+    past: int,
+    choice: int,
+    of_log_prob: np.float32,
+    of_entropy: np.float32,
+) -> None:
+    entropy = _entropy(log_probs_C_K, c, first, past) if of_entropy != _ZERO else _ZERO
+    for k in range(first, past):
+        log_prob = log_probs_C_K[c, k]
+        chance = math.exp(log_prob)
+        chosen = _ONE if k == choice else _ZERO
+        if chance == _ZERO:
+            log_probs_C_K[c, k] = of_log_prob * chosen
+            continue
+        log_probs_C_K[c, k] = of_log_prob * (chosen - chance) - of_entropy * chance * (
+            log_prob + entropy
+        )
+
+
+@fast
+def _entropy(log_probs_C_K: Floats, c: int, first: int, past: int) -> Any:
     """Return the entropy; what is impossible adds nothing to it, be its logarithm infinite."""
     entropy = _ZERO
-    for c in range(log_probs_C.shape[0]):
-        chance = math.exp(log_probs_C[c])
+    for k in range(first, past):
+        chance = math.exp(log_probs_C_K[c, k])
         if chance > _ZERO:
-            entropy -= chance * log_probs_C[c]
+            entropy -= chance * log_probs_C_K[c, k]
     return entropy
 
 
 @fast
-def _mask(logits_K: Floats, masks_M_K: Floats, m: int) -> None:
+def _mask(logits_C_K: Floats, masks_M_K: Floats, rows_C: NDArray[np.int64]) -> None:
     for k in range(masks_M_K.shape[1]):
-        if masks_M_K[m, k] == _ZERO:
-            logits_K[k] = _NEVER
+        for c in range(len(rows_C)):
+            if masks_M_K[rows_C[c], k] == _ZERO:
+                logits_C_K[c, k] = _NEVER
 
 
 @fast
-def _normalise(logits_C: Floats) -> None:
-    """Turn logits into log-probabilities."""
-    most, total = logits_C[0], _ZERO
-    for c in range(1, logits_C.shape[0]):
-        most = max(most, logits_C[c])
-    for c in range(logits_C.shape[0]):
-        total += math.exp(logits_C[c] - most)
-    shift = most + math.log(total)
-    for c in range(logits_C.shape[0]):
-        logits_C[c] -= shift
+def _normalise(logits_N_K: Floats, first: int, past: int) -> float:
+    """Turn logits into log-probabilities, and return the sum of the entropies."""
+    entropies = 0.0
+    for n in range(logits_N_K.shape[0]):
+        most, total, weighed = logits_N_K[n, first], _ZERO, _ZERO
+        for k in range(first + 1, past):
+            most = max(most, logits_N_K[n, k])
+        for k in range(first, past):
+            logits_N_K[n, k] -= most
+            weight = math.exp(logits_N_K[n, k])
+            total += weight
+            if weight > _ZERO:  # what is impossible adds nothing, be its logit infinite
+                weighed += weight * logits_N_K[n, k]
+        shift = math.log(total)
+        for k in range(first, past):
+            logits_N_K[n, k] -= shift
+        entropies += float(shift - weighed / total)
+    return entropies
 
 
 @fast
-def _choose(log_probs_C: Floats, uniform: float) -> int:
+def _choose(log_probs_N_K: Floats, n: int, first: int, past: int, uniform: float) -> int:
     """Return the choice in whose stretch of [0, 1) a number lies."""
     most, best = 0.0, 0
-    for c in range(log_probs_C.shape[0]):
-        chance = math.exp(log_probs_C[c])
+    for k in range(first, past):
+        chance = math.exp(log_probs_N_K[n, k])
         uniform -= chance
         if uniform < _ZERO:
-            return c
+            return k - first
         if chance > most:
-            most, best = chance, c
-    return best  # rounding left a gap at the end, where a choice that is masked may stand
+            most, best = chance, k - first
+    return best  # rounding left a gap at the end, where something impossible may stand

@@ -15,10 +15,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from ...errors import UserError
 from .network import Floats
 from .parameters import SharedParameters
-from .rollout import Now, Record, World, act, collect, evaluate, work_size
-from .structure import has_hooks, read
-from .transitions import NO_MASKS, inputs_of, order_of
-from .update import DONE, NOT_FINITE, Settings, Transitions, allocate, run_epoch
+from .rollout import Now, Record, World, act, by_address, collect, evaluate, turn_all, work_size
+from .structure import has_hooks, modules_of, read
+from .transitions import inputs_of, order_of
+from .update import DONE, NOT_FINITE, Settings, Transitions, allocate, run_epochs
 
 
 class Learner:
@@ -47,6 +47,11 @@ class Learner:
         """Take over what torch has, if somebody has given it other tensors."""
         self._shared.link()
 
+    def set_training_mode(self, mode: bool) -> None:
+        """Do what the policy's method does, without `nn.Module`'s slow way to set an attribute."""
+        for module in modules_of(self.policy):
+            vars(module)["training"] = mode
+
     @contextmanager
     def acting(self) -> Iterator[None]:
         """Let the policy act compiled, where no gradient is asked for."""
@@ -69,7 +74,14 @@ class Learner:
         self.link()
         draws_T_N_A = self._draw(steps, len(now.starts_N))
         ended: int = collect(
-            step, self.network, self._shared.values, draws_T_N_A, world, record, now, gamma
+            by_address(step),
+            self.network,
+            self._shared.values,
+            draws_T_N_A,
+            world,
+            record,
+            now,
+            gamma,
         )
         return ended
 
@@ -92,18 +104,20 @@ class Learner:
         """
         self.link()
         steps, ending = self._shared.link_optimizer(), DONE
-        count = len(transitions.returns_M)
-        values = self._shared.values
+        count, values = len(transitions.returns_M), self._shared.values
+        # No more is drawn than is used: what stops early gets the order of each epoch by itself.
+        at_once = epochs if settings.target_kl == np.inf else 1
         work = allocate(self.network, min(settings.batch_size, count), len(values))
         statistics: list[NDArray[np.float64]] = []
         try:
             while len(statistics) < epochs and ending == DONE:
-                found_B_6 = np.empty((-(-count // settings.batch_size), 6))
-                steps, seen, ending = run_epoch(
+                found_E_B_6 = np.empty((at_once, -(-count // settings.batch_size), 6))
+                orders_E_M = np.stack([order_of(buffer, count) for _ in range(at_once)])
+                steps, seen, ending = run_epochs(
                     self.network, values, self._shared.adam, steps, transitions,
-                    order_of(buffer, count), settings, found_B_6, work,
+                    orders_E_M, settings, found_E_B_6, work,
                 )  # fmt: skip
-                statistics.append(found_B_6[:seen])
+                statistics += [*found_E_B_6[:-1], found_E_B_6[-1, :seen]]
         finally:
             self._shared.count_steps(steps)
         if ending == NOT_FINITE:
@@ -117,12 +131,12 @@ class Learner:
         if deterministic or torch.is_grad_enabled():
             return type(self.policy).forward(self.policy, obs, deterministic)
         inputs_N_D = inputs_of(obs.numpy(), self.policy)
-        count = len(inputs_N_D)
+        count, values = len(inputs_N_D), self._shared.values
         draws_N_A = self._draw(1, count)[0]
         actions_N_A = np.empty(draws_N_A.shape, np.float32)
         values_N, log_probs_N = np.empty((2, count), np.float32)
         act(
-            self.network, self._shared.values, inputs_N_D, NO_MASKS, draws_N_A,
+            self.network, values, turn_all(self.network, values), inputs_N_D, draws_N_A,
             self._work(count), actions_N_A, values_N, log_probs_N,
         )  # fmt: skip
         if not np.isfinite(values_N + log_probs_N).all():
@@ -137,8 +151,8 @@ class Learner:
             return type(self.policy).predict_values(self.policy, obs)
         inputs_N_D = inputs_of(obs.numpy(), self.policy)
         values_N = np.empty(len(inputs_N_D), np.float32)
-        work = self._work(len(inputs_N_D))
-        evaluate(self.network, self._shared.values, inputs_N_D, work, values_N)
+        turned, work = turn_all(self.network, self._shared.values), self._work(len(inputs_N_D))
+        evaluate(self.network, self._shared.values, turned, inputs_N_D, work, values_N)
         if not np.isfinite(values_N).all():
             self.name_what_is_not_finite(inputs_N_D)
         return torch.from_numpy(values_N)[:, None]
@@ -167,10 +181,13 @@ class Learner:
 
     def _read_parts(self) -> list[Any]:
         """Return what tells whether the policy has been taken apart, or is to be used otherwise."""
-        modules = [(id(m), has_hooks(m)) for m in self.policy.modules()]
+        found = modules_of(self.policy)
+        modules = [(id(m), has_hooks(m)) for m in found]
         parameters = [
             (id(p), p.dtype, p.requires_grad, bool(p._backward_hooks))
-            for p in self.policy.parameters()
+            for m in found
+            for p in m._parameters.values()
+            if p is not None
         ]
         groups = [
             {k: v for k, v in group.items() if k not in ("params", "lr")}

@@ -20,10 +20,8 @@ INPUTS, OUTPUTS, WEIGHT, BIAS, ACTIVATION = range(5)
 """Columns of a table of layers."""
 LINEAR, TANH, RELU = range(3)
 """Activations."""
-_FEW = 4
-"""Most rows for which plain loops are faster than BLAS."""
-_NARROW = 8
-"""Most columns for which they are."""
+_SMALL = 2**13
+"""Most numbers of a weight that is worth turning: OpenBLAS packs larger ones anyway."""
 
 Floats = NDArray[np.float32]
 Layers = NDArray[np.int64]
@@ -53,12 +51,15 @@ class Network(NamedTuple):
 
 
 @fast
-def forward(inputs_B_I: Floats, parameters: Floats, layers_L_5: Layers, work: Floats) -> Floats:
+def forward(
+    inputs_B_I: Floats, parameters: Floats, turned: Floats, layers_L_5: Layers, work: Floats
+) -> Floats:
     """Return what a tower says about B rows of inputs, shape (B, outputs).
 
     Args:
         inputs_B_I: Inputs.
         parameters: All parameters.
+        turned: What `turn` wrote of them.
         layers_L_5: The tower.
         work: Takes the outputs of all layers one after the other; `memory` says how much it
             must hold. The answer is its last part.
@@ -68,8 +69,8 @@ def forward(inputs_B_I: Floats, parameters: Floats, layers_L_5: Layers, work: Fl
         outputs = row[OUTPUTS]
         above_B_O = work[start : start + rows * outputs].reshape(rows, outputs)
         weight_O_I, bias_O = _of(parameters, row)
-        if rows <= _FEW or outputs <= _NARROW:
-            _multiply(below_B_I, weight_O_I, above_B_O)
+        if weight_O_I.size <= _SMALL:
+            np.dot(below_B_I, _turned_of(turned, row), above_B_O)
         else:
             np.dot(below_B_I, weight_O_I.T, above_B_O)
         _add_and_activate(above_B_O, bias_O, row[ACTIVATION])
@@ -79,12 +80,32 @@ def forward(inputs_B_I: Floats, parameters: Floats, layers_L_5: Layers, work: Fl
 
 
 @fast
+def turn(parameters: Floats, layers_L_5: Layers, turned: Floats) -> None:
+    """Write small weights of a tower inputs x outputs, as BLAS multiplies by them fastest.
+
+    Args:
+        parameters: All parameters.
+        layers_L_5: The tower.
+        turned: As long as these; each weight is written into its own place.
+    """
+    for row in layers_L_5:
+        weight_O_I, _ = _of(parameters, row)
+        if weight_O_I.size > _SMALL:
+            continue
+        turned_I_O = _turned_of(turned, row)
+        for i in range(turned_I_O.shape[0]):
+            for o in range(turned_I_O.shape[1]):
+                turned_I_O[i, o] = weight_O_I[o, i]
+
+
+@fast
 def backward(
     inputs_B_I: Floats,
     parameters: Floats,
     layers_L_5: Layers,
     work: Floats,
     scratch: Floats,
+    ones_1_B: Floats,
     gradient: Floats,
 ) -> None:
     """Write the gradient of a loss with respect to a tower's weights and biases.
@@ -96,6 +117,7 @@ def backward(
         work: As `forward` left it, but its last part holds the gradient of the loss with
             respect to the outputs. It is used up.
         scratch: Of B x the most outputs of a layer.
+        ones_1_B: Ones.
         gradient: Of all parameters; the tower's part is written.
     """
     rows = inputs_B_I.shape[0]
@@ -107,14 +129,11 @@ def backward(
         slope_B_O = work[start:end].reshape(rows, outputs)
         weight_O_I, _ = _of(parameters, row)
         d_weight_O_I, d_bias_O = _of(gradient, row)
-        _sum_rows(slope_B_O, d_bias_O)
+        np.dot(ones_1_B, slope_B_O, d_bias_O.reshape(1, outputs))  # the sum of the rows
         below_B_I = inputs_B_I
         if k > 0:
             below_B_I = work[start - rows * inputs : start].reshape(rows, inputs)
-        if outputs <= _NARROW:
-            _outer(slope_B_O, below_B_I, d_weight_O_I)
-        else:
-            np.dot(slope_B_O.T, below_B_I, d_weight_O_I)
+        np.dot(slope_B_O.T, below_B_I, d_weight_O_I)
         if k > 0:
             passed_B_I = scratch[: rows * inputs].reshape(rows, inputs)
             np.dot(slope_B_O, weight_O_I, passed_B_I)
@@ -134,6 +153,13 @@ def _of(array: Floats, row: NDArray[np.int64]) -> tuple[Floats, Floats]:
     size = row[INPUTS] * row[OUTPUTS]
     weight = array[row[WEIGHT] : row[WEIGHT] + size].reshape(row[OUTPUTS], row[INPUTS])
     return weight, array[row[BIAS] : row[BIAS] + row[OUTPUTS]]
+
+
+@fast
+def _turned_of(turned: Floats, row: NDArray[np.int64]) -> Floats:
+    """Return the weight of a layer, inputs x outputs."""
+    size = row[INPUTS] * row[OUTPUTS]
+    return turned[row[WEIGHT] : row[WEIGHT] + size].reshape(row[INPUTS], row[OUTPUTS])
 
 
 @njit(inline="always")
@@ -180,47 +206,3 @@ def _through(values: Floats, slopes: Floats, activation: int) -> None:
             values[i] = slopes[i] if values[i] > np.float32(0.0) else np.float32(0.0)
     else:
         values[:] = slopes
-
-
-# Products that BLAS is slow at
-
-
-@fast
-def _multiply(inputs_B_I: Floats, weight_O_I: Floats, outputs_B_O: Floats) -> None:
-    for b in range(inputs_B_I.shape[0]):
-        for o in range(weight_O_I.shape[0]):
-            total = np.float32(0.0)
-            for i in range(inputs_B_I.shape[1]):
-                total += inputs_B_I[b, i] * weight_O_I[o, i]
-            outputs_B_O[b, o] = total
-
-
-@fast
-def _outer(slope_B_O: Floats, below_B_I: Floats, d_weight_O_I: Floats) -> None:
-    rows, whole = slope_B_O.shape[0], slope_B_O.shape[0] // 4 * 4
-    d_weight_O_I[:] = np.float32(0.0)
-    for b in range(0, whole, 4):
-        for o in range(slope_B_O.shape[1]):
-            _add_four(below_B_I[b : b + 4], slope_B_O[b : b + 4, o], d_weight_O_I[o])
-    for b in range(whole, rows):
-        for o in range(slope_B_O.shape[1]):
-            for i in range(below_B_I.shape[1]):
-                d_weight_O_I[o, i] += slope_B_O[b, o] * below_B_I[b, i]
-
-
-@fast
-def _add_four(rows_4_I: Floats, factors_4: Floats, total_I: Floats) -> None:
-    a, b, c, d = factors_4[0], factors_4[1], factors_4[2], factors_4[3]
-    for i in range(total_I.shape[0]):
-        total_I[i] += (
-            a * rows_4_I[0, i] + b * rows_4_I[1, i] + c * rows_4_I[2, i] + d * rows_4_I[3, i]
-        )
-
-
-@fast
-def _sum_rows(matrix_B_O: Floats, total_O: Floats) -> None:
-    total_O[:] = np.float32(0.0)
-    for b in range(matrix_B_O.shape[0]):
-        row_O = matrix_B_O[b]
-        for o in range(row_O.shape[0]):
-            total_O[o] += row_O[o]

@@ -29,6 +29,10 @@ class SharedParameters:
         *self._starts, self._length = places(self._parameters)
         self._flat, self._gradient, self._means, self._squares = (self._zeros() for _ in range(4))
         self._steps = torch.zeros(len(self._parameters))
+        moments = zip(self._steps, self._means[1], self._squares[1], strict=True)
+        self._states = [
+            {"step": step, "exp_avg": mean, "exp_avg_sq": square} for step, mean, square in moments
+        ]
         self.values = self._flat[0].numpy()
         """All parameters in the order of the policy's, with gaps of zeros, shape (P,)."""
         self.adam = Adam(
@@ -53,18 +57,15 @@ class SharedParameters:
             NotCompiled: Adam has taken another number of steps for some parameters.
         """
         state: Any = self._optimizer.state
-        counts = {float(state[p]["step"]) if state.get(p) else 0.0 for p in self._parameters}
+        for p, views in zip(self._parameters, self._states, strict=True):
+            _link(state[p], views)
+        counts = set(self._steps.tolist())
         if len(counts) > 1:
             raise NotCompiled("the optimiser has updated some parameters more often than others")
-        (steps,) = counts
-        self._steps.fill_(steps)
-        views = zip(self._means[1], self._squares[1], self._gradient[1], strict=True)
-        for p, step, (mean, square, slope) in zip(
-            self._parameters, self._steps, views, strict=True
-        ):
-            _link(state[p], {"step": step, "exp_avg": mean, "exp_avg_sq": square})
-            p.grad = slope
-        return int(steps)
+        for p, slope in zip(self._parameters, self._gradient[1], strict=True):
+            if p.grad is not slope:
+                p.grad = slope
+        return int(counts.pop())
 
     def count_steps(self, steps: int) -> None:
         """Tell torch how many steps Adam has taken."""
@@ -86,10 +87,10 @@ def _link(state: dict[str, Any], views: dict[str, torch.Tensor]) -> None:
     """
     for name, view in views.items():
         held = state.get(name)
+        if held is view:
+            continue
         if held is None:
             view.zero_()
-        elif held.data_ptr() == view.data_ptr():
-            continue
-        else:
+        elif held.data_ptr() != view.data_ptr():
             view.copy_(held)
         state[name] = view

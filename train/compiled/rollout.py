@@ -1,5 +1,6 @@
 """A policy that acts, and a whole rollout in one compiled call."""
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...envs.kernel import STEP
 from .distributions import sample
-from .network import Floats, Network, fast, forward, memory
+from .network import Floats, Network, fast, forward, memory, turn
 
 Doubles = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -18,8 +19,8 @@ Flags = NDArray[np.bool_]
 def act(
     network: Network,
     parameters: Floats,
+    turned: Floats,
     observations_N_D: Floats,
-    masks_N_K: Floats,
     draws_N_A: Floats,
     work: Floats,
     actions_N_A: Floats,
@@ -31,29 +32,39 @@ def act(
     Args:
         network: What acts.
         parameters: Its parameters.
+        turned: What `turn_all` returns of them.
         observations_N_D: What it sees.
-        masks_N_K: 0 where a choice is not admissible; shape (0, 0) if all are.
         draws_N_A: Random numbers; see `distributions.sample`.
         work: Of the size that `work_size` says.
         actions_N_A: Written, whole numbers for choices.
         values_N: Written.
         log_probs_N: Written.
     """
-    evaluate(network, parameters, observations_N_D, work, values_N)
-    outputs_N_K = forward(observations_N_D, parameters, network.actor_L_5, work)
-    sample(network, parameters, outputs_N_K, masks_N_K, draws_N_A, actions_N_A, log_probs_N)
+    evaluate(network, parameters, turned, observations_N_D, work, values_N)
+    outputs_N_K = forward(observations_N_D, parameters, turned, network.actor_L_5, work)
+    sample(network, parameters, outputs_N_K, draws_N_A, actions_N_A, log_probs_N)
 
 
 @fast
 def evaluate(
     network: Network,
     parameters: Floats,
+    turned: Floats,
     observations_N_D: Floats,
     work: Floats,
     values_N: Floats,
 ) -> None:
     """Write the values of observations; the arguments are as in `act`."""
-    values_N[:] = forward(observations_N_D, parameters, network.critic_L_5, work)[:, 0]
+    values_N[:] = forward(observations_N_D, parameters, turned, network.critic_L_5, work)[:, 0]
+
+
+@fast
+def turn_all(network: Network, parameters: Floats) -> Floats:
+    """Return the weights as `forward` takes them."""
+    turned = np.empty_like(parameters)
+    turn(parameters, network.actor_L_5, turned)
+    turn(parameters, network.critic_L_5, turned)
+    return turned
 
 
 @fast
@@ -123,6 +134,30 @@ _SIGNATURE = types.int64(
 )  # fmt: skip
 
 
+class Step(types.WrapperAddressProtocol):
+    """The `step` of a kernel as `collect` takes it: by its address.
+
+    Numba would look for that in each call, which takes as long as a short rollout.
+    """
+
+    def __init__(self, step: Any) -> None:
+        self._step = step  # whose code is to stay
+        compiled = step.get_compile_result(STEP)
+        name = compiled.fndesc.llvm_cfunc_wrapper_name
+        self._address: int = compiled.library.get_pointer_to_function(name)
+
+    def __wrapper_address__(self) -> int:
+        return self._address
+
+    def signature(self) -> Any:
+        """Return what it takes and returns."""
+        return STEP
+
+
+by_address = cache(Step)
+"""Return the `Step` of a compiled function, always the same."""
+
+
 @njit(_SIGNATURE, cache=True, nogil=True, error_model="numpy")
 def collect(  # type: ignore[no-untyped-def]
     step, network, parameters, draws_T_N_A, world, record, now, gamma
@@ -132,7 +167,7 @@ def collect(  # type: ignore[no-untyped-def]
     Where an episode is cut off, the value of its last observation is added to the reward.
 
     Args:
-        step: The environments' kernel.
+        step: The environments' kernel, `by_address`.
         network: Who plays.
         parameters: The network's.
         draws_T_N_A: Random numbers; see `distributions.sample`.
@@ -146,7 +181,7 @@ def collect(  # type: ignore[no-untyped-def]
     """
     horizon, count, size = draws_T_N_A.shape
     work = np.empty(work_size(network, count), np.float32)
-    no_masks = np.empty((0, 0), np.float32)
+    turned = turn_all(network, parameters)
     played_N_A, final_N_D = np.empty((count, size), np.float32), np.empty_like(now.observations_N_D)
     rewards_N, last_1 = np.empty(count), np.empty(1, np.float32)
     terminated_N, truncated_N = np.empty(count, np.bool_), np.empty(count, np.bool_)
@@ -156,7 +191,7 @@ def collect(  # type: ignore[no-untyped-def]
         record.starts_T_N[t] = now.starts_N
         actions_N_A = record.actions_T_N_A[t]
         act(
-            network, parameters, now.observations_N_D, no_masks, draws_T_N_A[t], work,
+            network, parameters, turned, now.observations_N_D, draws_T_N_A[t], work,
             actions_N_A, record.values_T_N[t], record.log_probs_T_N[t],
         )  # fmt: skip
         for n in range(count):
@@ -180,7 +215,7 @@ def collect(  # type: ignore[no-untyped-def]
             world.returns_N[n], world.lengths_N[n] = 0.0, 0
             ended += 1
             if not terminated_N[n]:
-                evaluate(network, parameters, final_N_D[n : n + 1], work, last_1)
+                evaluate(network, parameters, turned, final_N_D[n : n + 1], work, last_1)
                 record.rewards_T_N[t, n] += np.float32(gamma) * last_1[0]
-    evaluate(network, parameters, now.observations_N_D, work, now.values_N)
+    evaluate(network, parameters, turned, now.observations_N_D, work, now.values_N)
     return ended

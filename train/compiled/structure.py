@@ -45,11 +45,23 @@ def read(policy: ActorCriticPolicy) -> Network:
 
 def has_hooks(module: nn.Module) -> bool:
     """Tell whether somebody listens to a module."""
-    return any(
-        hooks
-        for name, hooks in vars(module).items()
-        if name.endswith(("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"))
-    ) or bool(module._backward_pre_hooks)
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def modules_of(module: nn.Module) -> list[nn.Module]:
+    """Return a module and those within it, as `nn.Module.modules` does, but some more than once.
+
+    It is many times as fast, and a network is looked at in each rollout and each update.
+    """
+    found = [module]
+    for one in found:  # which grows
+        found += [part for part in one._modules.values() if part is not None]
+    return found
 
 
 def places(parameters: Sequence[nn.Parameter]) -> list[int]:

@@ -1,4 +1,4 @@
-"""One epoch of PPO's update in one compiled call: loss, gradient, clipping, Adam."""
+"""PPO's update in one compiled call: loss, gradient, clipping, Adam."""
 
 import math
 from typing import Any, NamedTuple
@@ -6,16 +6,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .distributions import log_prob_and_entropy, slopes
-from .network import INPUTS, Floats, Network, backward, fast, forward, memory
+from .distributions import slope, weigh
+from .network import INPUTS, Floats, Network, backward, fast, forward, memory, turn
 
-_CHUNK = 256
-"""Rows at a time, so that what a layer says of them is in the cache when the next one reads it."""
+_CHUNK = 128
+"""Rows at a time, so that what a layer says of them is in the cache when the next one reads it, and
+that OpenBLAS multiplies small layers without packing them first."""
 _ZERO, _ONE, _TWO = np.float32(0.0), np.float32(1.0), np.float32(2.0)
 POLICY, VALUE, ENTROPY, KL, CLIPPED, LOSS = range(6)
 """Columns of the statistics of minibatches."""
 DONE, STOPPED, NOT_FINITE = range(3)
-"""How an epoch ended: with its last minibatch, at too much divergence, or at a gradient that is
+"""How epochs ended: with its last minibatch, at too much divergence, or at a gradient that is
 infinite or not a number, before which the parameters stand."""
 
 
@@ -66,26 +67,30 @@ class Adam(NamedTuple):
 class Work(NamedTuple):
     """Memory of `differentiate`, for one chunk of rows."""
 
+    turned: Floats
+    """Weights as `network.turn` writes them."""
     inputs: Floats
     actor: Floats
     critic: Floats
+    log_probs: Floats
     scratch: Floats
+    ones: Floats
     gradient: Floats
 
 
 @fast
-def run_epoch(  # type: ignore[no-untyped-def]
+def run_epochs(  # type: ignore[no-untyped-def]
     network: Network,
     parameters: Floats,
     adam: Adam,
     steps: int,
     transitions: Transitions,
-    order_M: NDArray[np.int64],
+    orders_E_M: NDArray[np.int64],
     settings: Settings,
-    statistics_B_6: NDArray[np.float64],
+    statistics_E_B_6: NDArray[np.float64],
     work: Work,
 ):
-    """Go through all transitions once, in minibatches.
+    """Go through all transitions once in each epoch, in minibatches.
 
     Args:
         network: What is trained.
@@ -93,34 +98,33 @@ def run_epoch(  # type: ignore[no-untyped-def]
         adam: Changed.
         steps: Steps that Adam has taken.
         transitions: What is learned from.
-        order_M: Their order; the last minibatch may be short.
+        orders_E_M: Their order in each epoch; the last minibatch may be short.
         settings: Hyper-parameters.
-        statistics_B_6: Written for each minibatch that was looked at.
+        statistics_E_B_6: Written for each minibatch that was looked at.
         work: Memory, from `allocate`.
 
     Returns:
-        Adam's steps, the minibatches that were looked at, and how the epoch ended.
+        Adam's steps, the minibatches of the last epoch that were looked at, and how it ended.
 
     Source: Schulman et al., "Proximal Policy Optimization Algorithms" (2017); Kingma and Ba,
     "Adam: A Method for Stochastic Optimization" (2015), as torch computes it.
     """
-    seen = 0
-    for first in range(0, len(order_M), settings.batch_size):
-        rows_B = order_M[first : first + settings.batch_size]
-        statistics_6 = statistics_B_6[seen]
+    epochs, batches, _ = statistics_E_B_6.shape
+    for e, b in np.ndindex(epochs, batches):
+        rows_B = orders_E_M[e, b * settings.batch_size : (b + 1) * settings.batch_size]
+        statistics_6 = statistics_E_B_6[e, b]
         differentiate(
             network, parameters, adam.gradient, transitions, rows_B, settings, statistics_6, work
         )
-        seen += 1
         if statistics_6[KL] > 1.5 * settings.target_kl:
-            return steps, seen, STOPPED
+            return steps, b + 1, STOPPED
         norm = _norm(adam.gradient)
         if not (norm < np.inf and abs(statistics_6[LOSS]) < np.inf):
-            return steps, seen, NOT_FINITE
+            return steps, b + 1, NOT_FINITE
         steps += 1
         factor = np.float32(min(settings.max_grad_norm / (norm + 1e-6), 1.0))
         _step(parameters, adam, factor, steps, settings)
-    return steps, seen, DONE
+    return steps, batches, DONE
 
 
 @fast
@@ -130,10 +134,13 @@ def allocate(network: Network, batch_size: int, parameters: int) -> Work:
     actor_L_5, critic_L_5 = network.actor_L_5, network.critic_L_5
     widest = max(actor_L_5[:, INPUTS].max(), critic_L_5[:, INPUTS].max())
     return Work(
+        np.empty(parameters, np.float32),
         np.empty(rows * actor_L_5[0, INPUTS], np.float32),
         np.empty(memory(actor_L_5, rows), np.float32),
         np.empty(memory(critic_L_5, rows), np.float32),
+        np.empty(rows, np.float32),
         np.empty(rows * widest, np.float32),
+        np.ones(rows, np.float32),
         np.zeros(parameters, np.float32),
     )
 
@@ -154,6 +161,8 @@ def differentiate(
     mean, scale = _moments(transitions.advantages_M, rows_B, settings.normalize_advantage)
     of_log_std_A = np.zeros(transitions.actions_M_A.shape[1] if network.log_std >= 0 else 0)
     statistics_6[:] = 0.0
+    for layers_L_5 in (network.actor_L_5, network.critic_L_5):
+        turn(parameters, layers_L_5, work.turned)
     for first in range(0, size, _CHUNK):
         rows_C = rows_B[first : first + _CHUNK]
         count, width = len(rows_C), transitions.observations_M_D.shape[1]
@@ -161,18 +170,19 @@ def differentiate(
         for c in range(count):
             for d in range(width):
                 inputs_C_D[c, d] = transitions.observations_M_D[rows_C[c], d]
-        outputs_C_K = forward(inputs_C_D, parameters, network.actor_L_5, work.actor)
-        values_C_1 = forward(inputs_C_D, parameters, network.critic_L_5, work.critic)
+        outputs_C_K = forward(inputs_C_D, parameters, work.turned, network.actor_L_5, work.actor)
+        values_C_1 = forward(inputs_C_D, parameters, work.turned, network.critic_L_5, work.critic)
         target = gradient if first == 0 else work.gradient
+        ones_1_C = work.ones[:count].reshape(1, count)
         _add_losses(
             network, parameters, outputs_C_K, values_C_1, transitions, rows_C, mean, scale,
-            np.float32(size), settings, statistics_6, of_log_std_A,
+            np.float32(size), settings, statistics_6, of_log_std_A, work.log_probs[:count],
         )  # fmt: skip
         for layers_L_5, outputs in (
             (network.actor_L_5, work.actor),
             (network.critic_L_5, work.critic),
         ):
-            backward(inputs_C_D, parameters, layers_L_5, outputs, work.scratch, target)
+            backward(inputs_C_D, parameters, layers_L_5, outputs, work.scratch, ones_1_C, target)
         if first > 0:
             for i in range(len(gradient)):
                 gradient[i] += target[i]
@@ -212,7 +222,7 @@ def differentiate_outputs(
     of_log_std_A[:] = 0.0
     _add_losses(
         network, parameters, outputs_B_K, values_B_1, transitions, rows_B, mean, scale,
-        np.float32(size), settings, statistics_6, of_log_std_A,
+        np.float32(size), settings, statistics_6, of_log_std_A, np.empty(size, np.float32),
     )  # fmt: skip
     _finish(statistics_6, size, settings)
 
@@ -231,14 +241,82 @@ def _add_losses(
     settings: Settings,
     statistics_6: NDArray[np.float64],
     of_log_std_A: NDArray[np.float64],
+    log_probs_C: Floats,
 ) -> None:
+    """Add what transitions contribute, and replace the outputs by their gradients.
+
+    `log_probs_C` is memory.
+    """
+    statistics_6[ENTROPY] -= weigh(
+        network, parameters, outputs_C_K, transitions.masks_M_K, transitions.actions_M_A, rows_C,
+        log_probs_C,
+    )  # fmt: skip
+    _add_policy_losses(
+        log_probs_C, transitions.old_log_probs_M, transitions.advantages_M, rows_C, mean, scale,
+        size, np.float32(settings.clip_range), statistics_6,
+    )  # fmt: skip
+    of_entropy = -np.float32(settings.ent_coef) / size
+    slope(
+        network, parameters, outputs_C_K, transitions.actions_M_A, rows_C, log_probs_C, of_entropy,
+        of_log_std_A,
+    )  # fmt: skip
+    statistics_6[VALUE] += _add_value_losses(
+        values_C_1, transitions.old_values_M, transitions.returns_M, rows_C,
+        np.float32(settings.clip_range_vf), np.float32(settings.vf_coef) * _TWO / size,
+    )  # fmt: skip
+
+
+@fast
+def _add_policy_losses(
+    log_probs_C: Floats,
+    old_log_probs_M: Floats,
+    advantages_M: Floats,
+    rows_C: NDArray[np.int64],
+    mean: np.float32,
+    scale: np.float32,
+    size: np.float32,
+    clip: np.float32,
+    statistics_6: NDArray[np.float64],
+) -> None:
+    """Replace log-probabilities by derivatives with respect to them."""
+    loss, kl, clipped = 0.0, 0.0, 0
     for c in range(len(rows_C)):
-        m = rows_C[c]
-        advantage = (transitions.advantages_M[m] - mean) * scale
-        _add_loss(
-            network, parameters, outputs_C_K[c], values_C_1[c], transitions, m, advantage,
-            size, settings, statistics_6, of_log_std_A,
-        )  # fmt: skip
+        advantage = (advantages_M[rows_C[c]] - mean) * scale
+        log_ratio = log_probs_C[c] - old_log_probs_M[rows_C[c]]
+        ratio: Any = math.exp(log_ratio)
+        gain = advantage * ratio
+        kept = advantage * min(max(ratio, _ONE - clip), _ONE + clip)
+        loss -= min(gain, kept)
+        kl += (ratio - _ONE) - log_ratio
+        clipped += abs(ratio - _ONE) > clip
+        held = gain > kept  # then the loss does not depend on the ratio
+        log_probs_C[c] = _ZERO if held else -gain / size
+    statistics_6[POLICY] += loss
+    statistics_6[KL] += kl
+    statistics_6[CLIPPED] += clipped
+
+
+@fast
+def _add_value_losses(
+    values_C_1: Floats,
+    old_values_M: Floats,
+    returns_M: Floats,
+    rows_C: NDArray[np.int64],
+    clip: np.float32,
+    factor: np.float32,
+) -> float:
+    """Replace values by the derivatives, and return the sum of squared errors."""
+    squares = 0.0
+    for c in range(len(rows_C)):
+        value, old_value = values_C_1[c, 0], old_values_M[rows_C[c]]
+        change = value - old_value
+        if clip >= _ZERO:
+            value = old_value + min(max(change, -clip), clip)
+        error = value - returns_M[rows_C[c]]
+        squares += error * error
+        inside = clip < _ZERO or abs(change) <= clip
+        values_C_1[c, 0] = factor * error if inside else _ZERO
+    return squares
 
 
 @fast
@@ -265,49 +343,6 @@ def _moments(advantages_M: Floats, rows_B: NDArray[np.int64], normalize: bool): 
     for m in rows_B:
         squares += (advantages_M[m] - mean) ** 2
     return np.float32(mean), np.float32(1.0 / (math.sqrt(squares / (size - 1)) + 1e-8))
-
-
-@fast
-def _add_loss(
-    network: Network,
-    parameters: Floats,
-    outputs_K: Floats,
-    value_1: Floats,
-    transitions: Transitions,
-    m: int,
-    advantage: np.float32,
-    size: np.float32,
-    settings: Settings,
-    statistics_6: NDArray[np.float64],
-    of_log_std_A: NDArray[np.float64],
-) -> None:
-    """Add what transition m contributes, and replace the outputs by their gradients."""
-    action_A = transitions.actions_M_A[m]
-    log_prob, entropy = log_prob_and_entropy(
-        network, parameters, outputs_K, transitions.masks_M_K, m, action_A
-    )
-    clip, clip_vf = np.float32(settings.clip_range), np.float32(settings.clip_range_vf)
-    log_ratio = log_prob - transitions.old_log_probs_M[m]
-    ratio: Any = math.exp(log_ratio)
-    gain = advantage * ratio
-    kept = advantage * min(max(ratio, _ONE - clip), _ONE + clip)
-    statistics_6[POLICY] -= min(gain, kept)
-    statistics_6[KL] += (ratio - _ONE) - log_ratio
-    statistics_6[CLIPPED] += abs(ratio - _ONE) > clip
-    statistics_6[ENTROPY] -= entropy
-    held = gain > kept  # then the loss does not depend on the ratio
-    of_log_prob = _ZERO if held else -gain / size
-    of_entropy = -np.float32(settings.ent_coef) / size
-    slopes(network, parameters, outputs_K, action_A, of_log_prob, of_entropy, of_log_std_A)
-
-    value, old_value = value_1[0], transitions.old_values_M[m]
-    change = value - old_value
-    if clip_vf >= _ZERO:
-        value = old_value + min(max(change, -clip_vf), clip_vf)
-    error = value - transitions.returns_M[m]
-    statistics_6[VALUE] += error * error
-    inside = clip_vf < _ZERO or abs(change) <= clip_vf
-    value_1[0] = np.float32(settings.vf_coef) * _TWO * error / size if inside else _ZERO
 
 
 @fast
