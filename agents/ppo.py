@@ -122,11 +122,11 @@ def save_model(model: PPO, folder: Path, card: dict[str, Any]) -> None:
     Args:
         model: What was trained.
         folder: Where; it exists and is empty.
-        card: At least `agent`, `env`, `training_seed` and `steps`.
+        card: At least `env`, `training_seed` and `steps`; `agent`, where that is not `ppo`.
     """
     model.save(folder / _MODEL)
     written = {"model_sha256": _hash(folder / _MODEL), "options": {}}
-    write_card(folder, card | written)
+    write_card(folder, {"agent": "ppo"} | card | written)
 
 
 def moved(folder: Path) -> dict[str, Any]:
