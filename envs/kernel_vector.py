@@ -1,7 +1,5 @@
 """Many environments that are stepped in one call of their kernel."""
 
-from collections.abc import Callable
-from functools import cache
 from operator import index
 from typing import Any, ClassVar
 
@@ -12,6 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from .direct import direct
 from .kernel import STEP, Kernel
 from .kernel_env import KernelEnv, checked_actions, take_whole
 from .pcg64 import states_from_generators, states_from_seeds
@@ -169,7 +168,7 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         actions_N_A = self._taken(actions)
         if not self._seeded or self._no_reset:
             self.check_begun()
-        return _direct(self.alone_class.kernel.step)(
+        ended: int = direct(self.alone_class.kernel.step, STEP)(
             self.state_N_S,
             self.steps_N,
             self.over_N,
@@ -184,6 +183,7 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
             self._same_step,
             self.settings,
         )
+        return ended
 
     def check_begun(self) -> None:
         """See whether the members can be stepped.
@@ -247,13 +247,3 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
             "final_info": {},
             "_final_info": ended_N.copy(),
         }
-
-
-@cache
-def _direct(step: Any) -> Callable[..., int]:
-    """Return a kernel's `step` that takes for granted that its arguments are as `STEP` says.
-
-    To look at their types takes as long as to step eight members.
-    """
-    made: Callable[..., int] = step.get_overload(STEP)
-    return made

@@ -1,6 +1,9 @@
 """A kernel's vector says to SB3 what SB3's own vector of monitored environments says."""
 
+import os
 import pickle
+import subprocess
+import sys
 from functools import partial
 from typing import Any
 
@@ -190,3 +193,25 @@ def test_wrappers_and_evaluation_of_sb3_work() -> None:
         agent = PPO("MlpPolicy", VecNormalize(env), n_steps=32, batch_size=32, seed=1)
         results.append(evaluate_policy(agent, agent.get_env(), 5, return_episode_rewards=True))
     assert results[0] == results[1]
+
+
+def test_it_steps_where_nothing_is_compiled() -> None:
+    """As somebody with a debugger wants it."""
+    script = (
+        "import gymnasium, numpy, palaestra.envs\n"
+        "from palaestra.train.kernel_vec_env import KernelVecEnv\n"
+        "made = gymnasium.make_vec('palaestra/CartPole-v1', 2, 'vector_entry_point',"
+        " autoreset_mode='SameStep')\n"
+        "envs = KernelVecEnv(made.unwrapped)\n"
+        "envs.seed(0); envs.reset()\n"
+        "print(envs.step(numpy.array([0, 1]))[0].tolist())"
+    )
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", script], env=os.environ | {"NUMBA_DISABLE_JIT": off},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for off in ("0", "1")
+    ]  # fmt: skip
+    assert said[0]
+    assert said[0] == said[1]

@@ -154,8 +154,10 @@ class Step(types.WrapperAddressProtocol):
         return STEP
 
 
-by_address = cache(Step)
-"""Return the `Step` of a compiled function, always the same."""
+@cache
+def by_address(step: Any) -> Any:
+    """Return the `Step` of a kernel's function; where nothing is compiled, the function itself."""
+    return Step(step) if hasattr(step, "get_compile_result") else step
 
 
 @njit(_SIGNATURE, cache=True, nogil=True, error_model="numpy")
