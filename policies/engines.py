@@ -15,6 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from .decoding import Choose, Continuation, Decoder, fits
 from .reading import UpperLayers
+from .token_choice import through
 
 Ids = Sequence[int]
 
@@ -170,7 +171,7 @@ class Plain(Engine):
             logits_processor=LogitsProcessorList([_Chosen(choose)]),
         )
         hidden_BH = self.last(prefix, prompts)
-        said = [_through(row, end) for row in generated[:, width:].tolist()]
+        said = [through(row, end) for row in generated[:, width:].tolist()]
         return [Continuation(*pair) for pair in zip(said, hidden_BH, strict=True)]
 
     @torch.no_grad()
@@ -203,10 +204,6 @@ def _before(hidden_BTH: Tensor, prompts: Sequence[Ids], actions: Sequence[Ids]) 
     offsets_N = torch.arange(max(map(len, actions)))
     places_BN = (starts_B1 + offsets_N).clamp(max=hidden_BTH.shape[1] - 1).to(hidden_BTH.device)
     return hidden_BTH.gather(1, places_BN[..., None].expand(-1, -1, hidden_BTH.shape[2]))
-
-
-def _through(ids: list[int], end: int) -> list[int]:
-    return ids[: ids.index(end) + 1] if end in ids else ids
 
 
 class _Chosen(LogitsProcessor):

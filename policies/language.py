@@ -28,7 +28,7 @@ from .causal_lm import CausalLM
 from .crossing import Message, messages, texts
 from .decoding import Choose, Continuation
 from .engines import engine_of
-from .token_choice import Evaluated, Writer, evaluate_tokens
+from .token_choice import Evaluated, Writer, evaluate_tokens, through
 
 
 class LanguagePolicy(ActorCriticPolicy):
@@ -163,7 +163,7 @@ class LanguagePolicy(ActorCriticPolicy):
             choices_B = actions.long().flatten()
             return values_B1, distribution.log_prob(choices_B), distribution.entropy()
         prefix, prompts = self._prompts(obs)
-        said = [self._through_end(row) for row in actions.long().tolist()]
+        said = [through(row, self.chat.end) for row in actions.long().tolist()]
         values_B1, evaluated = self._evaluate(prefix, prompts, said, entropy=True)
         return values_B1, evaluated.log_probs_B, evaluated.entropies_B
 
@@ -281,10 +281,6 @@ class LanguagePolicy(ActorCriticPolicy):
 
     def _categorical(self, logits_BK: Tensor) -> CategoricalDistribution:
         return CategoricalDistribution(logits_BK.shape[1]).proba_distribution(logits_BK)
-
-    def _through_end(self, row: list[int]) -> list[int]:
-        end = self.chat.end
-        return row[: row.index(end) + 1] if end in row else row
 
 
 _MASKED = -1e8

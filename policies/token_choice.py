@@ -9,6 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def through(ids: list[int], end: int) -> list[int]:
+    """Return the tokens of a message: all up to the first that ends a turn, and that one."""
+    return ids[: ids.index(end) + 1] if end in ids else ids
+
+
 def likeliest(logits_AV: Tensor, rows: list[int]) -> Tensor:
     """Return the likeliest tokens, shape (A,)."""
     return logits_AV.argmax(1)
@@ -31,9 +36,7 @@ class Sampler:
         """Return tokens, shape (A,), for the rows of these numbers."""
         sums_AV = torch.softmax(logits_AV.double() / self._temperature, 1).cumsum(1)
         draws_A1 = sums_AV.new_tensor([[self._rngs[row].random()] for row in rows])
-        # The first whose sum is above the draw: what has no probability is never taken.
-        found_A1 = torch.searchsorted(sums_AV, draws_A1 * sums_AV[:, -1:], right=True)
-        return found_A1[:, 0].clamp(max=sums_AV.shape[1] - 1)
+        return _drawn(sums_AV, draws_A1)
 
 
 class Writer:
@@ -63,9 +66,7 @@ class Writer:
             return log_probs_AV.argmax(1)
         # With one number a row, where `multinomial` draws one for each token that there is.
         sums_AV = log_probs_AV.exp().cumsum(1)
-        draws_A1 = torch.rand(len(rows), 1, device=sums_AV.device) * sums_AV[:, -1:]
-        # The first whose sum is above the draw: what has no probability is never taken.
-        return torch.searchsorted(sums_AV, draws_A1, right=True)[:, 0].clamp(max=_last(sums_AV))
+        return _drawn(sums_AV, torch.rand(len(rows), 1, device=sums_AV.device))
 
     def log_probs(self, said: Sequence[Sequence[int]]) -> Tensor:
         """Return the log-probability of each row as a whole, shape (B,)."""
@@ -152,8 +153,11 @@ def _cooled(logits: Tensor, temperature: float) -> Tensor:
     return logits if temperature == 1 else logits / temperature
 
 
-def _last(of_AV: Tensor) -> int:
-    return of_AV.shape[1] - 1
+def _drawn(sums_AV: Tensor, draws_A1: Tensor) -> Tensor:
+    """Return the tokens that numbers from 0 to 1 mean, given the sums of the probabilities."""
+    # The first whose sum is above the draw: what has no probability is never taken.
+    found_A1 = torch.searchsorted(sums_AV, draws_A1 * sums_AV[:, -1:], right=True)
+    return found_A1[:, 0].clamp(max=sums_AV.shape[1] - 1)
 
 
 def _per_row(values_M: Tensor, places_BN: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ..envs.vector import Vector
 from ..errors import UserError
 from ..policies.chat import Chat
+from ..policies.token_choice import through
 from .vec_env import AsVecEnv
 
 
@@ -45,12 +46,9 @@ class TokenVecEnv(AsVecEnv):
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Note the messages that N rows of tokens say, shape (N, L)."""
-        said = [self._message(row) for row in np.asarray(actions).tolist()]
-        super().step_async(said)  # type: ignore[arg-type]
-
-    def _message(self, ids: list[int]) -> str:
         end = self._chat.end
-        return self._chat.text(ids[: ids.index(end) + 1] if end in ids else ids)
+        said = [self._chat.text(through(row, end)) for row in np.asarray(actions).tolist()]
+        super().step_async(said)  # type: ignore[arg-type]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the tokenizer, which is loaded again."""
