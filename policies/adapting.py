@@ -1,7 +1,10 @@
 """Which weights of a language model are trained."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -42,6 +45,35 @@ def adapt(
         for norm in _norms_behind(model, layers):
             norm.requires_grad_(True)
     return first
+
+
+class Start(nn.Module):
+    """The weights that are trained, as they were at the start.
+
+    Args:
+        model: What `adapt` has changed.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        # In a list, so that this module does not hold them as its own.
+        self._trained = [[p for p in model.parameters() if p.requires_grad]]
+        for place, parameter in enumerate(self._trained[0]):
+            self.register_buffer(f"_{place}", parameter.detach().clone(), persistent=False)
+
+    @contextmanager
+    def instead(self) -> Iterator[None]:
+        """Put them into the model for a while, in which nothing is to be learned."""
+        trained = self._trained[0]
+        now = [parameter.data for parameter in trained]
+        try:
+            for parameter, first in zip(trained, self.buffers(), strict=True):
+                parameter.data = first
+            with torch.no_grad():
+                yield
+        finally:
+            for parameter, data in zip(trained, now, strict=True):
+                parameter.data = data
 
 
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:

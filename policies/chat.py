@@ -33,8 +33,23 @@ class Chat:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(source, **options)
         except LOAD_ERRORS as error:
             raise cannot_load(name, error) from None
+        self._begin()
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> "Chat":
+        """Return the chat of a tokenizer that somebody has loaded.
+
+        Raises:
+            UserError: it has no chat template.
+        """
+        chat = cls.__new__(cls)
+        chat.name, chat.tokenizer = str(tokenizer.name_or_path), tokenizer
+        chat._begin()
+        return chat
+
+    def _begin(self) -> None:
         if not self.tokenizer.chat_template:
-            raise UserError(f"{name!r} has no chat template: give an instruction-tuned model")
+            raise UserError(f"{self.name!r} has no chat template: give an instruction-tuned model")
         self.end: int = self.tokenizer.eos_token_id
         """The token that ends a turn."""
         self._heads: dict[str, list[int]] = {}
@@ -57,13 +72,13 @@ class Chat:
         Raises:
             UserError: the prefix leaves no room, or the template rewrites earlier messages.
         """
-        head = self._render(prefix, tools, prompt=False) if prefix else ""
+        head = self.render(prefix, tools, prompt=False) if prefix else ""
         head_ids = self._head(head)
         if (left := room - len(head_ids)) < _LEAST:
             raise UserError("the examples leave no room in the context: give fewer shots")
         tails = []
         for dialogue in dialogues:
-            whole = self._render([*prefix, *dialogue], tools, prompt=True)
+            whole = self.render([*prefix, *dialogue], tools)
             if not whole.startswith(head):
                 raise UserError(f"the chat template of {self.name!r} rewrites earlier messages")
             tails.append(self.tokenize(whole[len(head) :])[-left:])
@@ -79,9 +94,32 @@ class Chat:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _render(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], prompt: bool
+    def reply_to(self, dialogue: Sequence[Message], ended: bool) -> list[int]:
+        """Return the tokens that stand between the assistant's last message and its next.
+
+        Args:
+            dialogue: It goes on behind a message of the assistant.
+            ended: Whether that message was ended by `end`.
+
+        Raises:
+            UserError: the template rewrites earlier messages.
+        """
+        said = max(i for i, message in enumerate(dialogue) if message["role"] == "assistant") + 1
+        before, whole = self.render(dialogue[:said], prompt=False), self.render(dialogue)
+        if not whole.startswith(before):
+            raise UserError(f"the chat template of {self.name!r} rewrites earlier messages")
+        end: str = self.tokenizer.decode([self.end])
+        _, found, behind = before.rpartition(end)
+        reply = self.tokenize((behind if found else "") + whole[len(before) :])
+        return reply if ended else [self.end, *reply]
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]] = (),
+        prompt: bool = True,
     ) -> str:
+        """Return messages as the chat template writes them, and the beginning of a reply."""
         # The content of an assistant's message is what the model wrote, its calls included:
         # a template that writes tool_calls again would show each of them twice.
         plain = [{k: v for k, v in m.items() if k != "tool_calls"} for m in messages]

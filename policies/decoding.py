@@ -22,6 +22,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
+from .reading import alike
+
 KeysValues = list[tuple[Tensor, Tensor]]
 """Of each layer, shapes (K, S, D): K heads, S tokens, D numbers."""
 Choose = Callable[[Tensor, list[int]], Tensor]
@@ -187,7 +189,7 @@ class Decoder:
             more: Tokens that will follow.
         """
         new = [list(tail[past.length :]) for tail, past in zip(tails, pasts, strict=True)]
-        groups = _alike([len(tokens) for tokens in new])
+        groups = alike([len(tokens) for tokens in new])
         if len(groups) == 1:
             rows = self._rows(pasts, len(new[groups[0][0]]) + more)
             pasts.clear()
@@ -253,23 +255,6 @@ def _inputs_of(body: Any, layer: int | None) -> Iterator[list[Tensor]]:
 
 _WORTH_IT = 16
 """Tokens; less is read again faster than it is put in place."""
-_CALL = 64
-"""Tokens of padding that a group of rows may have."""
-
-
-def _alike(lengths: Sequence[int]) -> list[list[int]]:
-    """Divide rows into groups of similar lengths, the longest row of each first."""
-    groups: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if groups:
-            group = groups[-1]
-            longest, padding = lengths[group[0]], sum(lengths[group[0]] - lengths[k] for k in group)
-            # Another call of the network costs about as much as so many tokens.
-            if padding + longest - lengths[i] <= _CALL:
-                group.append(i)
-                continue
-        groups.append([i])
-    return groups
 
 
 class _Past(NamedTuple):

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from .decoding import Choose, Continuation, Decoder, fits
-from .reading import UpperLayers
+from .reading import Read, UpperLayers
 from .token_choice import through
 
 Ids = Sequence[int]
@@ -42,11 +42,10 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def read(self, rows: Sequence[Ids]) -> Tensor:
-        """Return what the last layer says behind each token, with gradients, shape (B, T, H).
+    def read(self, rows: Sequence[Ids]) -> Read:
+        """Return what the last layer says behind each token, with gradients.
 
-        All layers are read through, so all weights may be trained; what is behind the end of a
-        row means nothing.
+        All layers are read through, so all weights may be trained.
         """
 
     @abstractmethod
@@ -93,13 +92,13 @@ class SharedPrefix(Engine):
     def evaluate(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
         """Return what the last layer says before each token of the actions, with gradients."""
         rows = [(*p, *a[:-1]) for p, a in zip(prompts, actions, strict=True)]
-        inputs = self._inputs(prefix, rows) if self._frozen else map(self._upper.embed, rows)
-        hidden_BTH = self._upper.run(self._prefix_inputs(list(prefix)), list(inputs))
-        return _before(hidden_BTH, prompts, actions)
+        inputs = self._inputs(prefix, rows) if self._frozen else rows
+        read = self._upper.run(self._prefix_inputs(list(prefix)), inputs)
+        return _before(read, prompts, actions)
 
-    def read(self, rows: Sequence[Ids]) -> Tensor:
-        """Return what the last layer says behind each token, with gradients, shape (B, T, H)."""
-        return self._all.run(None, [self._all.embed(row) for row in rows])
+    def read(self, rows: Sequence[Ids]) -> Read:
+        """Return what the last layer says behind each token, with gradients."""
+        return self._all.run(None, rows)
 
     def forget(self) -> None:
         """Forget what was computed with weights that have changed."""
@@ -112,7 +111,7 @@ class SharedPrefix(Engine):
         if not prefix:
             return None
         if not self._frozen:
-            return self._upper.embed(prefix)
+            return self._upper.embed([prefix])[0]
         if self._prefix[0] != prefix:
             found = self._decoder.prefix_inputs(prefix)
             self._prefix = prefix, _own(found) if found is not None else None
@@ -185,25 +184,28 @@ class Plain(Engine):
         rows = [[*p, *a[:-1]] for p, a in zip(whole, actions, strict=True)]
         return _before(self.read(rows), whole, actions)
 
-    def read(self, rows: Sequence[Ids]) -> Tensor:
-        """Return what the last layer says behind each token, with gradients, shape (B, T, H)."""
+    def read(self, rows: Sequence[Ids]) -> Read:
+        """Return what the last layer says behind each token, with gradients."""
         ids = [torch.tensor([*row]) for row in rows]
         ids_BT = pad_sequence(ids, batch_first=True).to(self._model.device)
         mask_BT = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
         out = self._model.base_model(input_ids=ids_BT, attention_mask=mask_BT.to(ids_BT.device))
         hidden_BTH: Tensor = out.last_hidden_state
-        return hidden_BTH
+        B, T, _ = hidden_BTH.shape
+        return Read(hidden_BTH.flatten(0, 1), list(range(0, B * T, T)))
 
     def forget(self) -> None:
         """Do nothing: nothing is remembered."""
 
 
-def _before(hidden_BTH: Tensor, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+def _before(read: Read, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
     """Return what was said before each token of the actions, shape (B, N, H)."""
-    starts_B1 = torch.tensor([[len(prompt) - 1] for prompt in prompts])
+    starts = zip(read.starts, prompts, strict=True)
+    starts_B1 = torch.tensor([[start + len(prompt) - 1] for start, prompt in starts])
     offsets_N = torch.arange(max(map(len, actions)))
-    places_BN = (starts_B1 + offsets_N).clamp(max=hidden_BTH.shape[1] - 1).to(hidden_BTH.device)
-    return hidden_BTH.gather(1, places_BN[..., None].expand(-1, -1, hidden_BTH.shape[2]))
+    places_BN = (starts_B1 + offsets_N).clamp(max=len(read.hidden_MH) - 1)
+    places = places_BN.flatten().to(read.hidden_MH.device)
+    return read.hidden_MH.index_select(0, places).view(*places_BN.shape, -1)
 
 
 class _Chosen(LogitsProcessor):

@@ -15,20 +15,26 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
+from stable_baselines3.common.distributions import (
+    CategoricalDistribution,
+    Distribution,
+    kl_divergence,
+)
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError
 from . import PACKAGED_MODEL
-from .adapting import adapt
+from .adapting import Start, adapt
 from .causal_lm import CausalLM
 from .crossing import Message, messages, texts
 from .decoding import Choose, Continuation
 from .engines import engine_of
-from .token_choice import Evaluated, Writer, evaluate_tokens, through
+from .grammar import Grammar
+from .token_choice import Evaluated, Writer, all_log_probs, evaluate_tokens, through
 
 
 class LanguagePolicy(ActorCriticPolicy):
@@ -41,7 +47,9 @@ class LanguagePolicy(ActorCriticPolicy):
     Environments with Online Reinforcement Learning" (2023).
 
     The critic reads what the last layer says behind the dialogue. The entropy of a message is
-    the mean over its tokens.
+    the mean over its tokens; or, with `relative_entropy`, the negative KL divergence from the
+    policy as it was at the start, summed over them. PPO's `ent_coef` then holds a policy near its
+    start, as is usual with language models, where else it would draw it towards noise.
 
     Args:
         model: `SmolLM2-135M-Instruct`, a local folder, a GGUF file, or a name on a hub.
@@ -53,6 +61,9 @@ class LanguagePolicy(ActorCriticPolicy):
         critic_gradient: Share of the critic's gradient that reaches the model, 0 to 1.
         critic_scale: What the critic's output is multiplied by: SB3 has one learning rate for
             all, and a critic wants a higher one than a language model.
+        relative_entropy: Whether entropies are relative to the start.
+        grammar: What messages are held to, when they are written and when they are learned from,
+            in llguidance's Lark; `grammar.calls` writes one. None for nothing.
         dtype: Name of a torch dtype.
         kwargs: For `ActorCriticPolicy`.
 
@@ -73,6 +84,8 @@ class LanguagePolicy(ActorCriticPolicy):
         temperature: float = 1.0,
         critic_gradient: float = 0.0,
         critic_scale: float = 10.0,
+        relative_entropy: bool = False,
+        grammar: str | None = None,
         dtype: str = "float32",
         **kwargs: Any,
     ) -> None:
@@ -90,6 +103,8 @@ class LanguagePolicy(ActorCriticPolicy):
             "temperature": temperature,
             "critic_gradient": critic_gradient,
             "critic_scale": critic_scale,
+            "relative_entropy": relative_entropy,
+            "grammar": grammar,
             "dtype": dtype,
         }
         self.temperature, self._critic_gradient = temperature, critic_gradient
@@ -110,8 +125,12 @@ class LanguagePolicy(ActorCriticPolicy):
         self.language_model = lm.model
         self.engine = engine_of(lm.model, first)
         self.value_net = _critic(lm.model.config.hidden_size, s["critic_scale"])  # type: ignore[assignment]
+        words = lm.model.get_output_embeddings().weight.shape[0]
+        self._grammar = Grammar(s["grammar"], lm.chat, words) if s["grammar"] else None
+        self._start = Start(lm.model)
         self._tokens = lru_cache(maxsize=65_536)(self._tokens_of)
         self._seen_weights = torch.empty(0)
+        self._read_at_start: dict[tuple[int, ...], Tensor] = {}
         self.optimizer = self.optimizer_class(
             [p for p in self.parameters() if p.requires_grad],
             lr=lr_schedule(1),  # type: ignore[call-arg]
@@ -150,6 +169,8 @@ class LanguagePolicy(ActorCriticPolicy):
         """Write a message for each dialogue, and tell nothing but what was written."""
         self._refresh()
         prefix, prompts = self._prompts(obs)
+        if self._grammar:
+            choose = self._grammar.holding(choose)
         return self.engine.decode(prefix, prompts, choose, self.chat.end, self._longest)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -158,13 +179,32 @@ class LanguagePolicy(ActorCriticPolicy):
         Returns:
             Shapes (B, 1), (B,) and (B,).
         """
+        return self._evaluate_actions(obs, actions, self._settings["relative_entropy"])
+
+    @torch.no_grad()
+    def kl_to_start(self, obs: Any, actions: Tensor) -> Tensor:
+        """Return the KL divergence from the policy as it was at the start, shape (B,), in nats.
+
+        Of a message it is the sum over its tokens, of what each could have been.
+        """
+        entropies_B = self._evaluate_actions(obs, actions, relative=True)[2]
+        assert entropies_B is not None
+        return -entropies_B
+
+    def _evaluate_actions(
+        self, obs: Any, actions: Tensor, relative: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         if self._chooses:
             values_B1, distribution = self._score(obs)
-            choices_B = actions.long().flatten()
-            return values_B1, distribution.log_prob(choices_B), distribution.entropy()
+            entropies_B = distribution.entropy()
+            if relative:
+                with self._start.instead():
+                    first = self._score(obs)[1]
+                entropies_B = -kl_divergence(distribution, first)
+            return values_B1, distribution.log_prob(actions.long().flatten()), entropies_B
         prefix, prompts = self._prompts(obs)
         said = [through(row, self.chat.end) for row in actions.long().tolist()]
-        values_B1, evaluated = self._evaluate(prefix, prompts, said, entropy=True)
+        values_B1, evaluated = self._evaluate(prefix, prompts, said, True, relative)
         return values_B1, evaluated.log_probs_B, evaluated.entropies_B
 
     def predict_values(self, obs: Any) -> Tensor:
@@ -243,15 +283,46 @@ class LanguagePolicy(ActorCriticPolicy):
         some = torch.cat([p.detach().flatten()[:4].float() for p in trained])
         if not torch.equal(some, self._seen_weights):
             self.engine.forget()
+            self._read_at_start.clear()
             self._seen_weights = some
 
     def _evaluate(
-        self, prefix: list[int], prompts: list[list[int]], said: list[list[int]], entropy: bool
+        self,
+        prefix: list[int],
+        prompts: list[list[int]],
+        said: list[list[int]],
+        entropy: bool,
+        relative: bool = False,
     ) -> tuple[Tensor, Evaluated]:
         hidden_BNH = self.engine.evaluate(prefix, prompts, said)
         head: Any = self.language_model.get_output_embeddings()
-        evaluated = evaluate_tokens(head, hidden_BNH, said, self.temperature, entropy)
+        allowed_MV = None if self._grammar is None or self._chooses else self._grammar.allowed(said)
+        # Last, for what the engine keeps of the frozen part is now there.
+        first_MV = self._first(prefix, prompts, said, allowed_MV) if relative else None
+        evaluated = evaluate_tokens(
+            head, hidden_BNH, said, self.temperature, entropy, first_MV, allowed_MV
+        )
         return self._value(hidden_BNH[:, 0]), evaluated
+
+    def _first(
+        self,
+        prefix: list[int],
+        prompts: list[list[int]],
+        said: list[list[int]],
+        allowed_MV: Tensor | None,
+    ) -> Tensor:
+        """Return how likely at the start all was that could stand in messages, shape (M, V)."""
+        rows = [(*prompt, -1, *tokens) for prompt, tokens in zip(prompts, said, strict=True)]
+        head: Any = self.language_model.get_output_embeddings()
+        with self._start.instead():
+            # The start does not change: an update reads each of its rows once for all epochs.
+            if new := [i for i, row in enumerate(rows) if row not in self._read_at_start]:
+                asked = [prompts[i] for i in new], [said[i] for i in new]
+                for i, hidden_NH in zip(new, self.engine.evaluate(prefix, *asked), strict=True):
+                    self._read_at_start[rows[i]] = hidden_NH[: len(said[i])].clone()
+            known = [self._read_at_start[row] for row in rows]
+            hidden_BNH = pad_sequence(known, batch_first=True)
+            return all_log_probs(head, hidden_BNH, said, self.temperature, allowed_MV)
 
     def _value(self, hidden_BH: Tensor) -> Tensor:
         """Return the critic's values, shape (B, 1), from what the last layer says."""

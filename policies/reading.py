@@ -6,7 +6,7 @@ upper layers alone. The prefix that all rows share is read once a minibatch, wit
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,15 @@ from transformers.cache_utils import Cache
 
 _KeysValues = Mapping[int, tuple[Tensor, Tensor]]
 """By the number of the layer, shapes (K, S, D)."""
+
+
+class Read(NamedTuple):
+    """What the last layer says of rows of tokens."""
+
+    hidden_MH: Tensor
+    """Of all tokens of all rows, one behind the other, and of some padding."""
+    starts: list[int]
+    """Where each row begins."""
 
 
 class UpperLayers:
@@ -30,29 +39,42 @@ class UpperLayers:
         self._body: Any = model.base_model
         self._first = first
 
-    def embed(self, ids: Sequence[int]) -> Tensor:
-        """Return what goes into the first layer of all, shape (T, H)."""
+    def embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Return what goes into the first layer of all, shape (B, T, H), T of the longest row."""
         embedding = self._body.embed_tokens
-        embedded: Tensor = embedding(torch.tensor(list(ids), device=embedding.weight.device))
+        width = max(map(len, rows))
+        ids = [[*row, *[0] * (width - len(row))] for row in rows]
+        embedded: Tensor = embedding(torch.tensor(ids, device=embedding.weight.device))
         return embedded
 
-    def run(self, prefix_PH: Tensor | None, rows_TH: Sequence[Tensor]) -> Tensor:
+    def run(
+        self, prefix_PH: Tensor | None, rows: Sequence[Tensor] | Sequence[Sequence[int]]
+    ) -> Read:
         """Return what the last layer says of each row.
 
         Args:
             prefix_PH: What goes into the first of these layers of the prefix, if there is one.
-            rows_TH: The same of each row.
-
-        Returns:
-            Shape (B, T, H), T of the longest row; what is beyond the end of a row is padding.
+            rows: The same of each row, shape (T, H); or the tokens, if that is the first layer.
         """
         seen, before = _Recorder(), 0
         if prefix_PH is not None:
             before = len(prefix_PH)
             self._pass(prefix_PH[None], 0, {}, seen)
-        # Padding stands behind what is read, where causal attention never sees it.
-        rows_BTH = pad_sequence(list(rows_TH), batch_first=True)
-        return self._pass(rows_BTH, before, seen.read, None)
+        hidden, starts, place = [], [0] * len(rows), 0
+        for group in alike([len(row) for row in rows]):
+            # Padding stands behind what is read, where causal attention never sees it.
+            rows_BTH = self._side_by_side([rows[i] for i in group])
+            B, T, _ = rows_BTH.shape
+            hidden.append(self._pass(rows_BTH, before, seen.read, None).flatten(0, 1))
+            for i, start in zip(group, range(place, place + B * T, T), strict=True):
+                starts[i] = start
+            place += B * T
+        return Read(torch.cat(hidden), starts)
+
+    def _side_by_side(self, rows: list[Any]) -> Tensor:
+        if isinstance(rows[0], Tensor):
+            return pad_sequence(rows, batch_first=True)
+        return self.embed(rows)
 
     def _pass(
         self, hidden: Tensor, before: int, prefix: _KeysValues, seen: "_Recorder | None"
@@ -87,3 +109,25 @@ class _Recorder(Cache):
         """Note what a layer of one row has, shapes (1, K, S, D)."""
         self.read[layer_idx] = key_states[0], value_states[0]
         return key_states, value_states
+
+
+_CALL = 64
+"""Tokens of padding that a group of rows may have."""
+
+
+def alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Divide rows into groups of similar lengths, the longest row of each first.
+
+    Padding is read as slowly as words.
+    """
+    groups: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if groups:
+            group = groups[-1]
+            longest, padding = lengths[group[0]], sum(lengths[group[0]] - lengths[k] for k in group)
+            # Another call of the network costs about as much as so many tokens.
+            if padding + longest - lengths[i] <= _CALL:
+                group.append(i)
+                continue
+        groups.append([i])
+    return groups

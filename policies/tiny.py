@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from .crossing import Message
+from .loading import quietly
 
 END = "<|end|>"
 """Ends a message."""
@@ -31,7 +32,7 @@ def make_tiny(
     folder: Path,
     dialogues: Iterable[Sequence[Message]],
     seed: int,
-    width: int = 128,
+    width: int = 64,
     layers: int = 3,
     vocabulary: int = 384,
 ) -> None:
@@ -63,7 +64,8 @@ def make_tiny(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model: Any = LlamaForCausalLM(config)
-    model.save_pretrained(folder)
+    with quietly():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

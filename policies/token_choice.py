@@ -80,7 +80,8 @@ class Evaluated(NamedTuple):
     log_probs_B: Tensor
     """Of each as a whole."""
     entropies_B: Tensor | None
-    """Mean over the tokens of each."""
+    """Mean over the tokens of each; or the sum over them of the negative KL divergence from what
+    was first likely, if that was given."""
 
 
 def evaluate_tokens(
@@ -89,6 +90,8 @@ def evaluate_tokens(
     said: Sequence[Sequence[int]],
     temperature: float,
     entropy: bool,
+    first_MV: Tensor | None = None,
+    allowed_MV: Tensor | None = None,
 ) -> Evaluated:
     """Return how likely messages are, from what the last layer says before each of their tokens.
 
@@ -98,7 +101,53 @@ def evaluate_tokens(
         said: The tokens of each message.
         temperature: What logits are divided by.
         entropy: Whether to compute entropies, too.
+        first_MV: Log-probabilities of each token of all messages at the start, which entropies
+            are then relative to.
+        allowed_MV: What may stand there; what may not has no probability.
     """
+    logits_MV, tokens_M, places_BN = _logits(head, hidden_BNH, said, temperature, allowed_MV)
+    taken_M, entropy_M = _Likelihood.apply(logits_MV, tokens_M, entropy, first_MV)  # type: ignore[no-untyped-call]
+    sums_B = _per_row(taken_M, places_BN).sum(1)
+    if not entropy:
+        return Evaluated(sums_B, None)
+    entropies_B = _per_row(entropy_M, places_BN).sum(1)
+    return Evaluated(
+        sums_B, entropies_B if first_MV is not None else entropies_B / places_BN.sum(1)
+    )
+
+
+def all_log_probs(
+    head: Any,
+    hidden_BNH: Tensor,
+    said: Sequence[Sequence[int]],
+    temperature: float,
+    allowed_MV: Tensor | None = None,
+) -> Tensor:
+    """Return the log-probabilities of all that could stand where each token of messages stands.
+
+    Returns:
+        Shape (M, V), M tokens of all messages together; `evaluate_tokens` says what is given.
+    """
+    return _logits(head, hidden_BNH, said, temperature, allowed_MV)[0].log_softmax(1)
+
+
+def held(logits: Tensor, allowed: Tensor | None) -> Tensor:
+    """Return logits under which what is not allowed has no probability."""
+    return logits if allowed is None else logits.masked_fill(~allowed.to(logits.device), _NEVER)
+
+
+_NEVER = -1e9
+"""Logit of what may not stand: finite, so that 0 times it is 0."""
+
+
+def _logits(
+    head: Any,
+    hidden_BNH: Tensor,
+    said: Sequence[Sequence[int]],
+    temperature: float,
+    allowed_MV: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits, shape (M, V), the tokens taken, (M,), and where they stand, (B, N)."""
     counts = [len(tokens) for tokens in said]
     places_BN = torch.arange(max(counts), device=hidden_BNH.device) < torch.tensor(
         counts, device=hidden_BNH.device
@@ -106,12 +155,8 @@ def evaluate_tokens(
     # Logits of padding would cost as much as those of tokens.
     hidden_MH = hidden_BNH[:, : max(counts)][places_BN]
     tokens_M = torch.tensor([t for tokens in said for t in tokens], device=hidden_BNH.device)
-    logits_MV = _cooled(head(hidden_MH).float(), temperature)
-    taken_M, entropy_M = _Likelihood.apply(logits_MV, tokens_M, entropy)  # type: ignore[no-untyped-call]
-    sums_B = _per_row(taken_M, places_BN).sum(1)
-    if not entropy:
-        return Evaluated(sums_B, None)
-    return Evaluated(sums_B, _per_row(entropy_M, places_BN).sum(1) / places_BN.sum(1))
+    logits_MV = held(_cooled(head(hidden_MH).float(), temperature), allowed_MV)
+    return logits_MV, tokens_M, places_BN
 
 
 class _Likelihood(torch.autograd.Function):
@@ -123,7 +168,7 @@ class _Likelihood(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits_MV: Tensor, tokens_M: Tensor, entropy: bool
+        ctx: Any, logits_MV: Tensor, tokens_M: Tensor, entropy: bool, first_MV: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         probs_MV = torch.softmax(logits_MV, 1)
         norms_M = torch.logsumexp(logits_MV, 1)
@@ -131,22 +176,28 @@ class _Likelihood(torch.autograd.Function):
         entropy_M = torch.zeros_like(taken_M)
         if entropy:
             entropy_M = norms_M - torch.einsum("mv,mv->m", probs_MV, logits_MV)
-        ctx.save_for_backward(logits_MV, probs_MV, tokens_M, norms_M, entropy_M)
+            if first_MV is not None:
+                entropy_M += torch.einsum("mv,mv->m", probs_MV, first_MV)
+        ctx.save_for_backward(logits_MV, probs_MV, tokens_M, norms_M, entropy_M, first_MV)
         ctx.entropy = entropy
         return taken_M, entropy_M
 
     @staticmethod
-    def backward(ctx: Any, of_taken_M: Tensor, of_entropy_M: Tensor) -> tuple[Tensor, None, None]:
-        logits_MV, probs_MV, tokens_M, norms_M, entropy_M = ctx.saved_tensors
+    def backward(
+        ctx: Any, of_taken_M: Tensor, of_entropy_M: Tensor
+    ) -> tuple[Tensor, None, None, None]:
+        logits_MV, probs_MV, tokens_M, norms_M, entropy_M, first_MV = ctx.saved_tensors
         slopes_M1 = -of_taken_M[:, None]
         if ctx.entropy and bool(of_entropy_M.any()):
-            # d entropy / d logit = -p (log p + entropy)
+            # d entropy / d logit = -p (log p + entropy), where log p is less what it first was
             surprise_MV = logits_MV - (norms_M - entropy_M)[:, None]
+            if first_MV is not None:
+                surprise_MV -= first_MV
             slopes_MV = surprise_MV.mul_(-of_entropy_M[:, None]).add_(slopes_M1).mul_(probs_MV)
         else:
             slopes_MV = probs_MV * slopes_M1
         slopes_MV.scatter_add_(1, tokens_M[:, None], of_taken_M[:, None])
-        return slopes_MV, None, None
+        return slopes_MV, None, None, None
 
 
 def _cooled(logits: Tensor, temperature: float) -> Tensor:

@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"palaestra {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for add in (
+        _add_warmup,
         _add_train,
         _add_evaluate,
         _add_board,
@@ -83,6 +84,42 @@ def _command(
     return parser
 
 
+def _add_warmup(commands: Any) -> None:
+    example = "palaestra warmup --env palaestra/Calculator-v0 --recipe tiny --out runs/tiny"
+    does = "teach a language model by dialogues, before there is a reward"
+    parser = _command(commands, "warmup", _warmup, does, example)
+    parser.add_argument("--env", required=True, metavar="ID", help="the environment")
+    _add_recipe(parser, "a value of the recipe: `warmup=oracle` or `warmup=blind`, for instance")
+    parser.add_argument("--seed", type=_natural, default=0, help="of the weights and the dialogues")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="folder of the model"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _warmup(options: argparse.Namespace) -> int:
+    from ..envs import views
+    from .language_training import warm_up
+    from .progress import progress_bar
+    from .recipe import LanguageRecipe, load_recipe, parse_settings
+
+    env_id = views.find_spec(options.env).id
+    recipe = load_recipe(env_id, options.recipe, parse_settings(options.set), "language-ppo")
+    assert isinstance(recipe, LanguageRecipe)
+    if recipe.warmup == "none":
+        raise UserError("the recipe shows nothing: add --set warmup=oracle, or warmup=blind")
+    if options.out.exists():
+        raise UserError(f"{options.out} exists already: give another --out")
+    with progress_bar(recipe.warmup_steps, "steps", options.quiet) as bar:
+        warm_up(env_id, recipe, options.seed, options.out, lambda loss: bar.update(1))
+    print(f"taught by {recipe.warmup_dialogues:,} dialogues ({recipe.warmup}): {options.out}")
+    print(
+        f"  train: palaestra train --env {env_id} --agent language-ppo "
+        f"--set model={options.out} --set warmup=none"
+    )
+    return 0
+
+
 def _add_train(commands: Any) -> None:
     example = "palaestra train --env palaestra/CartPole-v1 --agent ppo --set total_steps=50000"
     parser = _command(commands, "train", _train, "train an agent", example)
@@ -90,10 +127,7 @@ def _add_train(commands: Any) -> None:
     parser.add_argument(
         "--agent", choices=["ppo", "language-ppo"], help="what is trained; `ppo` by default"
     )
-    parser.add_argument(
-        "--recipe", type=Path, metavar="FILE", help="YAML, environments as keys; or `tiny`"
-    )
-    _add_set(parser, "a value of the recipe")
+    _add_recipe(parser, "a value of the recipe")
     parser.add_argument("--seed", type=_natural, default=0, help="seed of the training")
     _add_device(parser)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run")
@@ -344,6 +378,13 @@ def _add_who(parser: argparse.ArgumentParser) -> None:
     _add_set(parser, "an option of the agent, such as shots=4")
     parser.add_argument("--seed", type=_natural, default=0, help="seed of the first episode")
     _add_device(parser)
+
+
+def _add_recipe(parser: argparse.ArgumentParser, does: str) -> None:
+    parser.add_argument(
+        "--recipe", type=Path, metavar="FILE", help="YAML, environments as keys; or `tiny`"
+    )
+    _add_set(parser, does)
 
 
 def _add_set(parser: argparse.ArgumentParser, what: str) -> None:

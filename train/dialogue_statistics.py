@@ -5,9 +5,13 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from ..policies.language import LanguagePolicy
+
+_SOME = 32
+"""Dialogues of a step that are enough for a mean."""
 
 
 class DialogueStatistics(BaseCallback):
@@ -16,7 +20,9 @@ class DialogueStatistics(BaseCallback):
     `rollout/success` is the share of episodes that ended solved, as the policy samples;
     `rollout/tool_calls` the share of messages that called a tool; `rollout/failed_format` and so
     on the shares of messages that failed. `rollout/ep_len_mean`, which is SB3's, counts turns.
-    Where actions are tokens, `time/tokens_per_second` is how fast a rollout wrote them.
+    Where actions are tokens, `time/tokens_per_second` is how fast a rollout wrote them, and
+    `rollout/kl_to_start` how far the policy that wrote them has come: the KL divergence of a
+    message, in nats, over some of them.
     """
 
     def _on_rollout_start(self) -> None:
@@ -54,3 +60,14 @@ class DialogueStatistics(BaseCallback):
         if counts["tokens"]:
             passed = time.perf_counter() - self._began
             self.logger.record("time/tokens_per_second", counts["tokens"] / passed)
+            self.logger.record("rollout/kl_to_start", self._kl_to_start())
+
+    def _kl_to_start(self) -> float:
+        """Return it over the first step of a rollout and the last, where dialogues stand apart."""
+        policy, buffer = self.model.policy, self.locals["rollout_buffer"]
+        assert isinstance(policy, LanguagePolicy)
+        steps = sorted({0, len(buffer.actions) - 1})
+        observed = np.concatenate([buffer.observations[t][:_SOME] for t in steps])
+        acted = np.concatenate([buffer.actions[t][:_SOME] for t in steps])
+        tensors = (torch.as_tensor(a, device=policy.device) for a in (observed, acted))
+        return float(policy.kl_to_start(*tensors).mean())

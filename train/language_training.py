@@ -1,6 +1,8 @@
 """What is particular to the training of language models: the warm start, tokens, the policy."""
 
 import shutil
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,11 @@ from ..agents import Seat
 from ..envs import views
 from ..envs.vector import make_vec
 from ..policies.causal_lm import CausalLM
+from ..policies.chat import Chat
 from ..policies.crossing import Message
+from ..policies.grammar import calls
 from ..policies.imitation import imitate
+from ..policies.loading import quietly, without_denormals
 from ..policies.tiny import make_tiny
 from .demonstrations import demonstrations
 from .evaluation import examples
@@ -43,8 +48,18 @@ def policy_options(env_id: str, recipe: LanguageRecipe, model: str) -> dict[str,
         "temperature": recipe.temperature,
         "critic_gradient": recipe.critic_gradient,
         "critic_scale": recipe.critic_scale,
+        "relative_entropy": recipe.kl_coef > 0,
+        "grammar": _grammar(env_id, recipe, model),
         **(recipe.policy_kwargs or {}),
     }
+
+
+def _grammar(env_id: str, recipe: LanguageRecipe, model: str) -> str | None:
+    if recipe.grammar != "calls":
+        return recipe.grammar
+    with closing(views.make(env_id, "text")) as env:
+        tools = getattr(env.unwrapped, "tools", {})
+    return calls([tool.schema for tool in tools.values()], Chat(model))
 
 
 def prefix(env_id: str, shots: int) -> list[Message]:
@@ -54,7 +69,13 @@ def prefix(env_id: str, shots: int) -> list[Message]:
     return [{"role": m["role"], "content": m["content"]} for m in seat.prefix(shots)]
 
 
-def warm_up(env_id: str, recipe: LanguageRecipe, seed: int, folder: Path) -> str:
+def warm_up(
+    env_id: str,
+    recipe: LanguageRecipe,
+    seed: int,
+    folder: Path,
+    tell: Callable[[float], None] = lambda loss: None,
+) -> str:
     """Return the model that a training begins with, made and warmed up if the recipe says so.
 
     Args:
@@ -62,6 +83,7 @@ def warm_up(env_id: str, recipe: LanguageRecipe, seed: int, folder: Path) -> str
         recipe: Says what to begin with and what to show it.
         seed: Of the weights, the dialogues and their order.
         folder: Where the model is written, whole or not at all; one that is there is taken.
+        tell: Called with the loss of each step, in nats a token.
     """
     if recipe.warmup == "none":
         return recipe.model
@@ -72,11 +94,13 @@ def warm_up(env_id: str, recipe: LanguageRecipe, seed: int, folder: Path) -> str
         if recipe.model == "tiny":
             make_tiny(draft, shown[:_TOKENIZED], seed)
         lm = CausalLM(str(draft) if recipe.model == "tiny" else recipe.model)
-        imitate(
-            lm, shown, seed, recipe.warmup_epochs, recipe.warmup_batch_size,
-            recipe.warmup_learning_rate,
-        )  # fmt: skip
-        lm.model.save_pretrained(draft)
+        with without_denormals():
+            imitate(
+                lm, shown, seed, recipe.warmup_epochs, recipe.warmup_batch_size,
+                recipe.warmup_learning_rate, tell,
+            )  # fmt: skip
+        with quietly():
+            lm.model.save_pretrained(draft)
         lm.chat.tokenizer.save_pretrained(draft)
         draft.rename(folder)
     return str(folder)

@@ -1,6 +1,7 @@
 """Recipes: what agents are trained with, from YAML and from the command line."""
 
 import difflib
+import math
 import sys
 from dataclasses import dataclass, fields
 from importlib.resources import files
@@ -111,6 +112,12 @@ class LanguageRecipe(Recipe):
     """Share of the critic's gradient that reaches the model."""
     critic_scale: float = 10.0
     """What the critic's output is multiplied by."""
+    grammar: str | None = None
+    """What messages are held to: `calls` for calls of tools and answers that are well formed, or a
+    grammar in llguidance's Lark."""
+    kl_coef: float = 0.0
+    """Weight in the loss of the KL divergence from the start, a sum over the tokens of a message;
+    in place of `ent_coef`."""
     warmup: str = "none"
     """Supervised learning before the first rollout: from `blind` dialogues, which show the form
     and not the answer, from an `oracle`'s, or `none`."""
@@ -133,8 +140,16 @@ class LanguageRecipe(Recipe):
         _require("shots", self.shots, self.shots >= 0, "must be at least 0")
         for name in ("temperature", "critic_scale", "warmup_learning_rate"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "must be above 0")
+        _require("kl_coef", self.kl_coef, self.kl_coef >= 0, "must be at least 0")
+        both = self.kl_coef > 0 and self.ent_coef != 0
+        _require("kl_coef", self.kl_coef, not both, "takes the place of ent_coef: leave one at 0")
         blank = self.model == "tiny" and self.warmup == "none"
         _require("warmup", self.warmup, not blank, "but a tiny model knows no words before one")
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of the warm start."""
+        return self.warmup_epochs * math.ceil(self.warmup_dialogues / self.warmup_batch_size)
 
 
 _ONE_OF = {

@@ -1,8 +1,9 @@
 """Train PPO: rollouts, updates, evaluations on held-out tasks, checkpoints, TensorBoard."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -27,6 +28,7 @@ from ..envs.vector import make_vec
 from ..errors import UserError
 from ..policies.choices import ChoicePolicy
 from ..policies.language import LanguagePolicy
+from ..policies.loading import without_denormals
 from .buffers import DictRolloutBuffer, RolloutBuffer
 from .checkpoint import latest_checkpoint, write_checkpoint
 from .dialogue_statistics import DialogueStatistics
@@ -98,7 +100,7 @@ def train(
 
     Raises:
         UserError: the folder holds a run and `resume` is off, or holds another run or none, or
-            is in use; or a checkpoint is damaged.
+            is in use; or a checkpoint is damaged, or memory is used up.
     """
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -119,11 +121,13 @@ def train(
                 # The policy for text was made for torch: nobody need be told.
                 known = "PPO runs the network in torch.*(Choice|Language)Policy"
                 warnings.filterwarnings("ignore", known)
-                model.learn(
-                    max(run.recipe.total_steps - model.num_timesteps, 0),
-                    callback=[MaskInfra(), DialogueStatistics(), between],
-                    reset_num_timesteps=False,
-                )
+                reads = isinstance(run.recipe, LanguageRecipe)
+                with _memory_permitting(), without_denormals() if reads else nullcontext():
+                    model.learn(
+                        max(run.recipe.total_steps - model.num_timesteps, 0),
+                        callback=[MaskInfra(), DialogueStatistics(), between],
+                        reset_num_timesteps=False,
+                    )
             model.logger.close()
     return model
 
@@ -172,13 +176,12 @@ def build(run: Run, device: str = "auto") -> PPO:
             gae_lambda=r.gae_lambda,
             clip_range=_schedule(r.clip_range, r.clip_range_schedule),
             normalize_advantage=r.normalize_advantage,
-            ent_coef=r.ent_coef,
             vf_coef=r.vf_coef,
             max_grad_norm=r.max_grad_norm,
             target_kl=r.target_kl,
             seed=run.seed,
             device=device,
-            **parts.options,
+            **{"ent_coef": r.ent_coef, **parts.options},
         )
     except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         envs.close()
@@ -214,6 +217,8 @@ def _language_parts(run: Run, recipe: LanguageRecipe) -> _Parts:
     model = warm_up(run.env_id, recipe, run.seed, run.folder / "base")
     envs = dialogues(run.env_id, recipe, model)
     options: dict[str, Any] = {"policy_kwargs": policy_options(run.env_id, recipe, model)}
+    if recipe.kl_coef:
+        options["ent_coef"] = recipe.kl_coef
     if recipe.algorithm == "grpo":
         options |= {"group_size": recipe.group_size, "baseline": recipe.baseline}
         return _Parts(envs, LanguagePolicy, options, GRPO)
@@ -360,6 +365,23 @@ def _locked(folder: Path) -> Iterator[None]:
         raise UserError(
             f"{folder} is in use by another process: wait for it, or give another --out"
         ) from None
+
+
+@contextmanager
+def _memory_permitting() -> Iterator[None]:
+    """Say what to do where memory is used up."""
+    # torch has a class of its own for the GPU's memory, and none for that of the CPU.
+    lack = re.compile(r"out of memory|can't allocate", re.IGNORECASE)
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not lack.search(str(error)):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"out of memory ({reason}): train anew with a smaller batch_size, then with a smaller "
+            "n_envs or network; of a language model, train fewer last_layers or a lora_rank"
+        ) from error
 
 
 def _check_folder(run: Run, resume: bool) -> None:

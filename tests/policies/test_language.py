@@ -103,6 +103,60 @@ def test_a_fused_step_is_noticed(tiny_chat_folder: Path) -> None:
     torch.testing.assert_close(again[0], values, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_start_is_remembered_whatever_is_trained(
+    tiny_chat_folder: Path, options: dict[str, Any]
+) -> None:
+    ours, obs = policy(tiny_chat_folder, relative_entropy=True, **options), seen(tiny_chat_folder)
+    at_start = policy(tiny_chat_folder, **options)
+    actions, _, _ = ours(obs)
+    torch.testing.assert_close(ours.kl_to_start(obs, actions), torch.zeros(4), atol=1e-5, rtol=0)
+    for _ in range(3):
+        ours.evaluate_actions(obs, actions)[1].sum().backward()
+        ours.optimizer.step()
+    ours(obs)  # forgets what it had read
+    weights = [p.detach().clone() for p in ours.parameters()]
+    divergences = ours.kl_to_start(obs, actions)
+    assert (divergences > 1e-6).all()
+    assert all(torch.equal(a, b) for a, b in zip(weights, ours.parameters(), strict=True))
+    torch.testing.assert_close(divergences, -ours.evaluate_actions(obs, actions)[2])
+    # Over all the messages of one token, which can be listed: the end, or another token.
+    one = torch.full_like(actions, ours.chat.end)
+    divergence, expected = ours.kl_to_start(obs, one), torch.zeros(4)
+    for token in range(len(ours.chat.tokenizer)):
+        two = one.clone()
+        two[:, 0] = token
+        now, then = (_of_first(p, obs, two) for p in (ours, at_start))
+        expected += now.exp() * (now - then)
+    torch.testing.assert_close(divergence, expected, atol=1e-4, rtol=1e-3)
+
+
+def _of_first(ours: LanguagePolicy, obs: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    """Return the log-probability of the first token of each message."""
+    prefix, prompts = ours._prompts(obs)
+    with torch.no_grad():
+        hidden = ours.engine.evaluate(prefix, prompts, [[t] for t in actions[:, 0].tolist()])
+        head: Any = ours.language_model.get_output_embeddings()
+        logits = head(hidden[:, 0]) / ours.temperature
+    return logits.log_softmax(1).gather(1, actions[:, :1])[:, 0]
+
+
+def test_choices_have_a_start_too(tiny_chat_folder: Path) -> None:
+    env = make("palaestra/Calculator-v0", "array")
+    ours = LanguagePolicy(
+        env.observation_space, env.action_space, lambda _: 1e-2, model=str(tiny_chat_folder),
+        relative_entropy=True,
+    )  # fmt: skip
+    obs = choices()
+    actions = ours(obs)[0]
+    first = ours.get_distribution(obs).distribution
+    assert ours.evaluate_actions(obs, actions)[2].abs().max() < 1e-5
+    ours.evaluate_actions(obs, actions)[1].sum().backward()
+    ours.optimizer.step()
+    expected = torch.distributions.kl_divergence(ours.get_distribution(obs).distribution, first)
+    torch.testing.assert_close(ours.kl_to_start(obs, actions), expected, atol=1e-5, rtol=1e-3)
+
+
 def test_the_critic_moves_the_model_only_if_told(tiny_chat_folder: Path) -> None:
     obs = seen(tiny_chat_folder)
     for share in (0.0, 1.0):
@@ -135,7 +189,7 @@ def test_choices_are_as_likely_as_the_messages_they_are(tiny_chat_folder: Path) 
     for k in range(6):
         text = bytes(obs["choices"][0, k].tolist()).rstrip(b"\0").decode()
         tokens = [*ours.chat.tokenize(text), ours.chat.end]
-        hidden = ours.engine.read([[*question, *tokens]])[0, len(question) - 1 : -1]
+        hidden = ours.engine.read([[*question, *tokens]]).hidden_MH[len(question) - 1 : -1]
         log_p = ours.language_model.get_output_embeddings()(hidden).log_softmax(1)
         rows.append(log_p.gather(1, torch.tensor(tokens)[:, None]).sum())
     assert said

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from palaestra.policies.token_choice import Writer, evaluate_tokens
+from palaestra.policies.token_choice import Writer, all_log_probs, evaluate_tokens
 from scipy.stats import chisquare
 from torch import nn
 
@@ -37,6 +37,31 @@ def test_likelihoods_and_gradients_are_those_of_torch(entropy: bool, temperature
     ours, torchs = (evaluated(entropy, temperature, by_hand) for by_hand in (False, True))
     for one, other in zip(ours, torchs, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["free", "held"])
+def test_divergences_and_their_gradients_are_those_of_torch(held: bool) -> None:
+    torch.manual_seed(0)
+    head, before, hidden = nn.Linear(6, 5, False), nn.Linear(6, 5, False), torch.randn(3, 3, 6)
+    tokens = sum(map(len, SAID))
+    allowed = torch.rand(tokens, 5) > 0.4 if held else torch.ones(tokens, 5, dtype=torch.bool)
+    allowed[torch.arange(tokens), torch.tensor([t for said in SAID for t in said])] = True
+    first = all_log_probs(before, hidden, SAID, 0.7, allowed).detach()
+    found = evaluate_tokens(head, hidden, SAID, 0.7, True, first, allowed)
+    weighing = torch.tensor([0.3, 1.0, -1.0])
+    [ours] = torch.autograd.grad(found.entropies_B @ weighing, [head.weight])
+    expected, place = [], 0
+    for row, said in zip(hidden, SAID, strict=True):
+        pair = []
+        for layer in (head, before):
+            logits = layer(row[: len(said)]) / 0.7
+            may = allowed[place : place + len(said)]
+            pair.append(torch.distributions.Categorical(logits=logits.masked_fill(~may, -1e9)))
+        expected.append(-torch.distributions.kl_divergence(*pair).sum())
+        place += len(said)
+    torch.testing.assert_close(found.entropies_B, torch.stack(expected), atol=1e-5, rtol=1e-4)
+    [torchs] = torch.autograd.grad(torch.stack(expected) @ weighing, [head.weight])
+    torch.testing.assert_close(ours, torchs, atol=1e-5, rtol=1e-4)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:

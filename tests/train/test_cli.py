@@ -291,6 +291,35 @@ def test_train_says_what_to_do_next(tmp_path: Path, capsys: Capture) -> None:
     assert run(f"train --env {CARTPOLE} {small} --seed 3 --resume") == 0
 
 
+def test_a_model_is_taught_before_it_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "base"
+    command = ["warmup", "--env", "palaestra/Calculator-v0", "--out", str(folder), "--quiet"]
+    assert main(command) == 2  # the recipe of a model that has been taught by others
+    assert "warmup=oracle" in capsys.readouterr().err
+    small = ["--set", "warmup_dialogues=64", "--set", "warmup_epochs=1"]
+    assert main([*command, "--recipe", "tiny", *small]) == 0
+    shown = capsys.readouterr().out
+    assert f"taught by 64 dialogues (blind): {folder}" in shown
+    assert main([*command, "--recipe", "tiny", *small]) == 2
+    assert "already" in capsys.readouterr().err
+    [train] = [line.split()[2:] for line in shown.splitlines() if "train:" in line]
+    tiny = [
+        "--set",
+        "total_steps=16",
+        "--set",
+        "n_envs=4",
+        "--set",
+        "n_steps=4",
+        "--set",
+        "shots=0",
+    ]
+    tiny += ["--set", "evaluate_episodes=1", "--set", "last_layers=null", "--device", "cpu"]
+    assert main([*train, *tiny, "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    assert "trained 16 steps" in capsys.readouterr().out
+
+
 def test_a_language_model_is_trained_and_gone_on_with(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,10 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from palaestra.errors import UserError
 from palaestra.policies.causal_lm import CausalLM
+from palaestra.policies.language import LanguagePolicy
 from palaestra.train.checkpoint import latest_checkpoint
 from palaestra.train.evaluation import Evaluation, seat
 from palaestra.train.language_training import prefix, warm_up
@@ -44,8 +46,10 @@ def test_it_trains_shows_itself_and_plays(algorithm: str, tmp_path: Path) -> Non
     shown = EventAccumulator(str(run.folder / "tensorboard")).Reload()
     assert {
         "rollout/success", "rollout/failed_format", "rollout/tool_calls", "rollout/ep_len_mean",
-        "time/tokens_per_second", "train/approx_kl", "validation/success",
+        "rollout/kl_to_start", "time/tokens_per_second", "train/approx_kl", "validation/success",
     } <= set(shown.Tags()["scalars"])  # fmt: skip
+    far = [event.value for event in shown.Scalars("rollout/kl_to_start")]
+    assert abs(far[0]) < 1e-5 < far[-1]
     assert any("transcript" in tag for tag in shown.Tags()["tensors"])
     agent = seat(ENV, "test", str(run.folder), {}, "cpu")
     assert agent.name == f"tiny {algorithm}"
@@ -127,13 +131,68 @@ def test_a_warm_start_is_made_once_and_by_its_seed(tmp_path: Path) -> None:
 
 
 def test_a_warm_start_teaches_the_form(tmp_path: Path) -> None:
-    made = recipe(warmup_dialogues=1_500, warmup_epochs=1)
+    made = recipe(warmup_dialogues=2_000, warmup_epochs=4)
     assert isinstance(made, LanguageRecipe)
     lm = CausalLM(warm_up(ENV, made, 0, tmp_path / "base"))
     question = [[{"role": "user", "content": "What is 43 plus 3?"}]]
     [reply] = lm.reply(question, max_new_tokens=24)
     assert reply.text.startswith("<calculator>")
     assert reply.text.endswith("</calculator>")
+
+
+def test_a_coefficient_of_the_divergence_takes_the_place_of_that_of_the_entropy(
+    tmp_path: Path,
+) -> None:
+    for kl_coef, ent_coef in ((0.0, 0.03), (0.2, 0.0)):
+        run = Run(ENV, recipe(kl_coef=kl_coef, ent_coef=ent_coef), 0, tmp_path / f"{kl_coef}")
+        model = build(run, "cpu")
+        assert model.ent_coef == max(kl_coef, ent_coef)
+        assert model.env is not None
+        obs = torch.from_numpy(np.asarray(model.env.reset()))
+        entropies = model.policy.evaluate_actions(obs, model.policy(obs)[0])[2]
+        assert entropies is not None
+        assert bool(entropies.abs().max() < 1e-5) is (kl_coef > 0)
+        model.env.close()
+
+
+def test_calls_can_be_held_to_their_grammar(tmp_path: Path) -> None:
+    pytest.importorskip("llguidance", reason="the extra palaestra[grammar]")
+    run = Run(ENV, recipe(grammar="calls", total_steps=32, max_new_tokens=24), 0, tmp_path / "run")
+    train(run, device="cpu")
+    agent = seat(ENV, "test", str(run.folder), {"sample": True}, "cpu")
+    Evaluation(agent, ENV, "test").run(range(6), tmp_path / "records.jsonl", batch=3)
+    shown = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    [said] = shown.Scalars("rollout/tool_calls")
+    assert said.value > 0  # of a model that knows next to nothing
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError(),
+    ],
+    ids=["gpu", "cpu", "python"],
+)
+def test_who_runs_out_of_memory_is_told_what_to_make_smaller(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(LanguagePolicy, "evaluate_actions", fail)
+    with pytest.raises(UserError, match=r"out of memory.*batch_size.*lora_rank"):
+        train(Run(ENV, recipe(total_steps=32), 0, tmp_path / "run"), device="cpu")
+
+
+def test_another_error_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> Any:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(LanguagePolicy, "evaluate_actions", fail)
+    with pytest.raises(RuntimeError, match="mat1"):
+        train(Run(ENV, recipe(total_steps=32), 0, tmp_path / "run"), device="cpu")
 
 
 def test_without_a_warm_start_a_model_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -153,6 +212,7 @@ def test_examples_open_with_the_rules() -> None:
     [
         {"algorithm": "dpo"}, {"baseline": "mean"}, {"warmup": "some"}, {"warmup": "none"},
         {"temperature": 0.0}, {"max_new_tokens": 0}, {"shots": -1}, {"model": 3},
+        {"kl_coef": -1.0}, {"kl_coef": 0.1, "ent_coef": 0.1}, {"grammar": 3},
     ],
     ids=str,
 )  # fmt: skip

@@ -1,0 +1,142 @@
+"""Grammars that messages are held to, alike when they are written and when they are learned from.
+
+A token that no message of the grammar could go on with has probability 0, in the sampled
+message and in the update: else the ratio of the two would not be PPO's. Needs llguidance,
+`palaestra[grammar]`, which reads Lark: https://github.com/guidance-ai/llguidance
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import UserError
+from .chat import Chat
+from .decoding import Choose
+from .token_choice import held
+
+_TEXT = r"[^<]+(<[^\/<][^<]*)*"
+"""What stands between tags: anything that does not close them."""
+
+
+def calls(tools: Iterable[dict[str, Any]], chat: Chat) -> str:
+    """Return a grammar of messages that call a tool or answer, and say nothing else.
+
+    Args:
+        tools: Their JSON schemas, as chat templates take them. What has one parameter is called
+            by `<name>argument</name>`, what has more by JSON in `<tool_call>`.
+        chat: Whose tokens: some models have one for a whole tag.
+    """
+    rules = {"answer": _tagged("answer", chat)}
+    for tool in tools:
+        function = tool["function"]
+        name, parameters = function["name"], function["parameters"]
+        if len(parameters["properties"]) == 1:
+            rule = _tagged(name, chat)
+        else:
+            call = {
+                "name": {"const": name},
+                "arguments": {**parameters, "additionalProperties": False},
+            }
+            schema = {
+                "type": "object", "properties": call, "required": list(call),
+                "additionalProperties": False,
+            }  # fmt: skip
+            start, end = _literal("<tool_call>", chat), _literal("</tool_call>", chat)
+            rule = f"{start} %json {json.dumps(schema)} {end}"
+        rules[f"tool_{len(rules)}"] = rule
+    return "\n".join([f"start: {' | '.join(rules)}", *(f"{n}: {r}" for n, r in rules.items())])
+
+
+def _tagged(name: str, chat: Chat) -> str:
+    start, end = f"<{name}>", f"</{name}>"
+    if _token_of(start, chat) is None and _token_of(end, chat) is None:
+        # As one terminal: a text of its own would swallow the bracket that closes it.
+        return f"/{start}{_TEXT}<\\/{name}>/"
+    return f"{_literal(start, chat)} /{_TEXT}/ {_literal(end, chat)}"
+
+
+def _literal(tag: str, chat: Chat) -> str:
+    token = _token_of(tag, chat)
+    return json.dumps(tag) if token is None else f"<[{token}]>"
+
+
+def _token_of(tag: str, chat: Chat) -> int | None:
+    found: int | None = chat.tokenizer.get_added_vocab().get(tag)
+    return found
+
+
+class Grammar:
+    """A grammar for the tokens of one model.
+
+    Args:
+        text: In llguidance's Lark.
+        chat: Whose tokens.
+        vocabulary: How many logits the model has.
+
+    Raises:
+        UserError: llguidance is missing, or cannot read the text or the tokenizer.
+    """
+
+    def __init__(self, text: str, chat: Chat, vocabulary: int) -> None:
+        try:
+            from llguidance import LLMatcher
+            from llguidance.hf import from_tokenizer
+        except ImportError:
+            raise UserError("grammars need llguidance: pip install 'palaestra[grammar]'") from None
+        try:
+            tokens = from_tokenizer(chat.tokenizer, vocabulary, chat.end)
+        except ValueError as error:
+            raise UserError(f"no grammar fits the tokenizer of {chat.name!r}: {error}") from None
+        self._first = LLMatcher(tokens, LLMatcher.grammar_from_lark(text))
+        if self._first.is_error():
+            raise UserError(f"the grammar cannot be read: {self._first.get_error()}")
+        self._vocabulary = vocabulary
+        # An update asks for the same messages in each of its epochs.
+        self._bits_of = lru_cache(maxsize=1024)(self._bits_along)
+
+    def holding(self, choose: Choose) -> Choose:
+        """Return a choice of tokens that leaves a choice no others than the grammar does."""
+        states: dict[int, Any] = {}
+
+        def chosen(logits_AV: Tensor, rows: list[int]) -> Tensor:
+            here = [states.setdefault(row, self._first.deep_copy()) for row in rows]
+            bits = [np.frombuffer(state.compute_bitmask(), np.uint8) for state in here]
+            tokens_A = choose(held(logits_AV, self._unpacked(np.stack(bits))), rows)
+            for state, token in zip(here, tokens_A.tolist(), strict=True):
+                state.consume_token(token)
+            return tokens_A
+
+        return chosen
+
+    def allowed(self, said: Sequence[Sequence[int]]) -> Tensor:
+        """Return what could have stood where each token of messages stands, shape (M, V) of bool.
+
+        Where a message has left the grammar, which one that was written by it never does,
+        nothing but what stands there is allowed.
+        """
+        bits = np.concatenate([self._bits_of(tuple(tokens)) for tokens in said])
+        return self._unpacked(bits)
+
+    def _bits_along(self, tokens: tuple[int, ...]) -> NDArray[np.uint8]:
+        state, inside = self._first.deep_copy(), True
+        rows: list[NDArray[np.uint8]] = []
+        for token in tokens:
+            bits = np.frombuffer(state.compute_bitmask() if inside else b"", np.uint8)
+            bits = bits.copy() if inside else np.zeros_like(rows[-1])
+            bit = 1 << token % 8
+            inside = inside and bool(bits[token // 8] & bit)
+            bits[token // 8] |= bit
+            rows.append(bits)
+            if inside:
+                state.consume_token(token)
+        return np.stack(rows)
+
+    def _unpacked(self, bits: NDArray[np.uint8]) -> Tensor:
+        allowed = np.unpackbits(bits, axis=1, count=self._vocabulary, bitorder="little")
+        return torch.from_numpy(allowed.view(bool))

@@ -1,0 +1,137 @@
+"""Grammars: nothing else is written, and what is written is as likely when it is learned from."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from palaestra.envs.parsing import Malformed, parse
+from palaestra.envs.tools import Tool
+from palaestra.envs.vector import make_vec
+from palaestra.errors import UserError
+from palaestra.policies.chat import Chat
+from palaestra.policies.grammar import Grammar, calls
+from palaestra.policies.language import LanguagePolicy
+from palaestra.policies.token_choice import Writer
+from palaestra.train.token_vec_env import TokenVecEnv
+
+pytest.importorskip("llguidance", reason="the extra palaestra[grammar]")
+
+
+def look_up(word: str) -> str:
+    """Look a word up.
+
+    Args:
+        word: Which.
+    """
+    return word
+
+
+def ratio(x: int, y: int) -> str:
+    """Divide.
+
+    Args:
+        x: This.
+        y: By this.
+    """
+    return str(x / y)
+
+
+TOOLS = {t.name: t for t in (Tool(look_up), Tool(ratio))}
+SCHEMAS = [tool.schema for tool in TOOLS.values()]
+
+
+def written(grammar: Grammar, chat: Chat, length: int, seed: int) -> str:
+    """Return what somebody writes who likes all tokens alike, but for those that come to an end."""
+    torch.manual_seed(seed)
+    choose, ids = grammar.holding(Writer(1.0)), []
+    words = chat.tokenizer.convert_ids_to_tokens(range(len(chat.tokenizer)))
+    logits = torch.tensor([[5.0 if {*word} & {*'<"}'} else 0.0 for word in words]])
+    while len(ids) < length and chat.end not in ids:
+        ids += choose(logits, [0]).tolist()
+    return chat.text(ids) if ids[-1] == chat.end else ""
+
+
+def test_whatever_is_written_is_a_call_or_an_answer(tiny_chat_folder: Path) -> None:
+    chat = Chat(str(tiny_chat_folder))
+    grammar = Grammar(calls(SCHEMAS, chat), chat, len(chat.tokenizer))
+    messages = [m for seed in range(300) if (m := written(grammar, chat, 120, seed))]
+    assert len(messages) > 30
+    kinds = {type(parse(m, TOOLS)).__name__ for m in messages}
+    assert kinds == {"ToolCall", "Answer"}, messages
+    assert not any(isinstance(parse(m, TOOLS), Malformed) for m in messages)
+    assert {m.partition(">")[0] for m in messages} == {"<answer", "<look_up", "<tool_call"}
+
+
+@pytest.mark.parametrize(
+    ("message", "fits"),
+    [
+        ("<look_up>oak</look_up>", True),
+        ("<answer>a < b, and b > c</answer>", True),
+        ("<answer></answer>", False),
+        ("<look_up>oak</answer>", False),
+        ("oak", False),
+        ("<ratio>1</ratio>", False),
+        ('<tool_call>{"name": "ratio", "arguments": {"x": 1, "y": 2}}</tool_call>', True),
+        ('<tool_call>{"name": "ratio", "arguments": {"x": 1}}</tool_call>', False),
+        ("<answer>1</answer> indeed", False),
+    ],
+)
+def test_what_could_have_stood_in_a_message(
+    tiny_chat_folder: Path, message: str, fits: bool
+) -> None:
+    chat = Chat(str(tiny_chat_folder))
+    grammar = Grammar(calls(SCHEMAS, chat), chat, len(chat.tokenizer))
+    ids = [*chat.tokenize(message), chat.end]
+    # Written token by token, each forced on a writer who would take it if it were allowed.
+    steps, choose = iter(ids), grammar.holding(lambda logits, rows: logits.argmax(1))
+    taken = []
+    for wanted in steps:
+        logits = torch.zeros(1, len(chat.tokenizer))
+        logits[0, wanted] = 1.0
+        taken += choose(logits, [0]).tolist()
+        if taken[-1] != wanted:
+            break
+    assert (taken == ids) is fits
+    allowed = grammar.allowed([ids])
+    assert allowed.shape == (len(ids), len(chat.tokenizer))
+    assert all(allowed[place, token] for place, token in enumerate(ids))
+    if not fits:  # nothing but what stands there, from where it left the grammar
+        assert allowed[len(taken) :].sum(1).eq(1).all()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_held_policy_writes_calls_that_are_as_likely_when_learned_from(
+    tiny_chat_folder: Path, relative: bool
+) -> None:
+    chat = Chat(str(tiny_chat_folder))
+    text = calls(
+        [{"function": {"name": "calculator", "parameters": {"properties": {"x": {}}}}}], chat
+    )
+    vector = make_vec("palaestra/Calculator-v0", 8, "sync", "dialogue", autoreset="SameStep")
+    env = TokenVecEnv(vector, str(tiny_chat_folder), 12)
+    torch.manual_seed(0)
+    ours: Any = LanguagePolicy(
+        env.observation_space, env.action_space, lambda _: 1e-2, model=str(tiny_chat_folder),
+        grammar=text, relative_entropy=relative, temperature=1.3,
+    )  # fmt: skip
+    obs = torch.from_numpy(np.asarray(env.reset()))
+    for _ in range(2):  # as it starts, and after a step
+        actions, _, log_probs = ours(obs)
+        said = [chat.text(row) for row in actions.tolist()]
+        assert all(re.match(r"<(calculator|answer)>", message) for message in said), said
+        again = ours.evaluate_actions(obs, actions)
+        torch.testing.assert_close(again[1], log_probs, atol=1e-4, rtol=0)
+        assert torch.isfinite(again[2]).all()
+        (-again[1].mean() - again[2].mean()).backward()
+        assert all(torch.isfinite(p.grad).all() for p in ours.parameters() if p.grad is not None)
+        ours.optimizer.step()
+    assert (ours.kl_to_start(obs, actions) > 0).all()
+
+
+def test_what_cannot_be_a_grammar_is_told(tiny_chat_folder: Path) -> None:
+    chat = Chat(str(tiny_chat_folder))
+    with pytest.raises(UserError, match="grammar cannot be read"):
+        Grammar("start: nobody", chat, len(chat.tokenizer))

@@ -1,0 +1,156 @@
+"""Palaestra's dialogues for TRL's GRPOTrainer, for those who scale out with accelerate and vLLM.
+
+    rollouts = Rollouts("palaestra/Calculator-v0", shots=3)
+    GRPOTrainer(model, reward_funcs=episode_return, train_dataset=rollouts.tasks(512),
+                rollout_func=rollouts, args=GRPOConfig(max_completion_length=48, ...))
+
+The trainer generates, with whatever engine it has; here the environments are played, dialogues
+become one row of tokens each, and what the environments said in it is masked. TRL is an extra,
+`palaestra[trl]`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..envs import views
+from ..envs.vector import make_vec
+from ..errors import UserError
+from ..policies.chat import Chat
+from ..policies.crossing import Message
+from .language_training import prefix
+
+
+class Rollouts:
+    """Plays the dialogues of a trainer's rollouts: its `rollout_func`.
+
+    Args:
+        env_id: The environment.
+        split: Of the tasks; `train` where there are splits and none is named.
+        shots: Solved training tasks before every dialogue.
+        seed: Of the tasks.
+    """
+
+    def __init__(
+        self, env_id: str, split: str | None = None, shots: int = 0, seed: int = 0
+    ) -> None:
+        splits = views.splits_of(views.find_spec(env_id))
+        self._env_id, self._seed = env_id, seed
+        self._split = split or ("train" if "train" in splits else None)
+        self._prefix = prefix(env_id, shots) if shots else []
+        self._vector: Any = None
+
+    def tasks(self, count: int) -> Any:
+        """Return a dataset of so many tasks, whose prompts are their seeds.
+
+        A prompt holds no words: what a model is asked the environment says, after its reset.
+        """
+        try:
+            from datasets import Dataset
+        except ImportError:
+            raise UserError("TRL's datasets are missing: pip install 'palaestra[trl]'") from None
+        first = self._seed * 1_000_000
+        return Dataset.from_dict({"prompt": [str(first + i) for i in range(count)]})
+
+    def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
+        """Play an episode for each prompt.
+
+        Returns:
+            What TRL asks for: `prompt_ids`, `completion_ids`, `logprobs` and `env_mask`, which is
+            1 for tokens that the model wrote; and `episode_return` and `success` for rewards.
+        """
+        chat = Chat.of(trainer.processing_class)
+        vector = self._members(len(prompts))
+        _, infos = vector.reset(seed=[_seed_of(prompt) for prompt in prompts])
+        heard: list[list[Message]] = [list(messages) for messages in infos["messages"]]
+        rows = [_Row(chat, self._beginning(messages)) for messages in heard]
+        open_rows = list(range(len(rows)))
+        while open_rows:
+            written, logprobs = trainer._generate_single_turn(
+                [rows[i].ids for i in open_rows], None, {}, 1
+            )
+            said = {}
+            for place, i in enumerate(open_rows):
+                rows[i].say(written[place], logprobs[place] if logprobs else None)
+                said[i] = chat.text(written[place])
+            vector.send(list(said.values()), list(said))
+            members, _, rewards, terminated, truncated, infos = vector.recv(len(said))
+            open_rows = []
+            for place, i in enumerate(map(int, members)):
+                rows[i].episode_return += float(rewards[place])
+                rows[i].success = bool(infos["success"][place])
+                if not (terminated[place] or truncated[place]):
+                    rows[i].hear(self._beginning(infos["messages"][place]))
+                    open_rows.append(i)
+            open_rows.sort()
+        with_logprobs = all(row.logprobs for row in rows)
+        return {
+            "prompt_ids": [row.ids[: row.prompt] for row in rows],
+            "completion_ids": [row.ids[row.prompt :] for row in rows],
+            "logprobs": [row.logprobs for row in rows] if with_logprobs else None,
+            "env_mask": [row.mask for row in rows],
+            "episode_return": [row.episode_return for row in rows],
+            "success": [row.success for row in rows],
+        }
+
+    def close(self) -> None:
+        """Close the environments."""
+        if self._vector is not None:
+            self._vector.close()
+            self._vector = None
+
+    def _members(self, count: int) -> Any:
+        if self._vector is None or self._vector.num_envs != count:
+            self.close()
+            self._vector = make_vec(
+                self._env_id, count, "auto", "text", split=self._split, autoreset="Disabled"
+            )
+        return self._vector
+
+    def _beginning(self, messages: Sequence[Message]) -> list[Message]:
+        plain: list[Message] = [{"role": m["role"], "content": m["content"]} for m in messages]
+        if self._prefix and plain[0]["role"] == "system":
+            plain = plain[1:]  # the prefix opens with it
+        return [*self._prefix, *plain]
+
+
+def episode_return(
+    completions: Sequence[Any], episode_return: Sequence[float], **kwargs: Any
+) -> list[float]:
+    """Return what each episode earned: a reward function for the trainer."""
+    return list(episode_return)
+
+
+class _Row:
+    """A dialogue as one row of tokens."""
+
+    def __init__(self, chat: Chat, messages: Sequence[Message]) -> None:
+        self._chat = chat
+        self.ids = chat.tokenize(chat.render(messages))
+        self.prompt = len(self.ids)
+        self.mask: list[int] = []
+        self.logprobs: list[float] = []
+        self.episode_return, self.success = 0.0, False
+
+    def say(self, ids: Sequence[int], logprobs: Sequence[float] | None) -> None:
+        """Add what the model wrote."""
+        self._add(ids, 1, logprobs)
+
+    def hear(self, messages: Sequence[Message]) -> None:
+        """Add what follows the last message of the assistant, as the template writes it."""
+        ended = self.ids[-1] == self._chat.end
+        self._add(self._chat.reply_to(messages, ended), 0, None)
+
+    def _add(self, ids: Sequence[int], mine: int, logprobs: Sequence[float] | None) -> None:
+        self.ids.extend(ids)
+        self.mask.extend([mine] * len(ids))
+        if logprobs is not None or (self.logprobs and not mine):
+            self.logprobs.extend(logprobs or [0.0] * len(ids))
+
+
+def _seed_of(prompt: Any) -> int:
+    try:
+        return int(prompt)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{prompt!r} is no task of Palaestra: train on what `Rollouts.tasks` returns"
+        ) from None
