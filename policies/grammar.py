@@ -1,8 +1,8 @@
 """Grammars that messages are held to, alike when they are written and when they are learned from.
 
 A token that no message of the grammar could go on with has probability 0, in the sampled
-message and in the update: else the ratio of the two would not be PPO's. Needs llguidance,
-`palaestra[grammar]`, which reads Lark: https://github.com/guidance-ai/llguidance
+message and in the update: else the ratio of the two would not be PPO's. llguidance reads the
+grammars, in its dialect of Lark: https://github.com/guidance-ai/llguidance
 """
 
 import json
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from llguidance import LLMatcher
+from llguidance.hf import from_tokenizer
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -80,15 +82,10 @@ class Grammar:
         vocabulary: How many logits the model has.
 
     Raises:
-        UserError: llguidance is missing, or cannot read the text or the tokenizer.
+        UserError: the text or the tokenizer cannot be read.
     """
 
     def __init__(self, text: str, chat: Chat, vocabulary: int) -> None:
-        try:
-            from llguidance import LLMatcher
-            from llguidance.hf import from_tokenizer
-        except ImportError:
-            raise UserError("grammars need llguidance: pip install 'palaestra[grammar]'") from None
         try:
             tokens = from_tokenizer(chat.tokenizer, vocabulary, chat.end)
         except ValueError as error:

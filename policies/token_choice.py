@@ -128,7 +128,8 @@ def all_log_probs(
     Returns:
         Shape (M, V), M tokens of all messages together; `evaluate_tokens` says what is given.
     """
-    return _logits(head, hidden_BNH, said, temperature, allowed_MV)[0].log_softmax(1)
+    logits_MV, _, _ = _logits(head, hidden_BNH, said, temperature, allowed_MV)
+    return logits_MV - torch.logsumexp(logits_MV, 1, keepdim=True)
 
 
 def held(logits: Tensor, allowed: Tensor | None) -> Tensor:
@@ -170,14 +171,14 @@ class _Likelihood(torch.autograd.Function):
     def forward(
         ctx: Any, logits_MV: Tensor, tokens_M: Tensor, entropy: bool, first_MV: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        probs_MV = torch.softmax(logits_MV, 1)
         norms_M = torch.logsumexp(logits_MV, 1)
+        probs_MV = (logits_MV - norms_M[:, None]).exp_()
         taken_M = logits_MV.gather(1, tokens_M[:, None])[:, 0] - norms_M
         entropy_M = torch.zeros_like(taken_M)
         if entropy:
-            entropy_M = norms_M - torch.einsum("mv,mv->m", probs_MV, logits_MV)
-            if first_MV is not None:
-                entropy_M += torch.einsum("mv,mv->m", probs_MV, first_MV)
+            gains_MV = logits_MV if first_MV is None else logits_MV - first_MV
+            # A product of matrices adds up so many numbers to 1e-3 only.
+            entropy_M = norms_M - torch.linalg.vecdot(probs_MV, gains_MV)
         ctx.save_for_backward(logits_MV, probs_MV, tokens_M, norms_M, entropy_M, first_MV)
         ctx.entropy = entropy
         return taken_M, entropy_M

@@ -59,7 +59,8 @@ def _grammar(env_id: str, recipe: LanguageRecipe, model: str) -> str | None:
         return recipe.grammar
     with closing(views.make(env_id, "text")) as env:
         tools = getattr(env.unwrapped, "tools", {})
-    return calls([tool.schema for tool in tools.values()], Chat(model))
+    # Who has no tools is answered in many ways.
+    return calls([tool.schema for tool in tools.values()], Chat(model)) if tools else None
 
 
 def prefix(env_id: str, shots: int) -> list[Message]:

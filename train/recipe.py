@@ -113,8 +113,8 @@ class LanguageRecipe(Recipe):
     critic_scale: float = 10.0
     """What the critic's output is multiplied by."""
     grammar: str | None = None
-    """What messages are held to: `calls` for calls of tools and answers that are well formed, or a
-    grammar in llguidance's Lark."""
+    """What messages are held to: `calls` for calls of tools and answers that are well formed, where
+    there are tools, or a grammar in llguidance's Lark."""
     kl_coef: float = 0.0
     """Weight in the loss of the KL divergence from the start, a sum over the tokens of a message;
     in place of `ent_coef`."""

@@ -17,8 +17,6 @@ from palaestra.policies.language import LanguagePolicy
 from palaestra.policies.token_choice import Writer
 from palaestra.train.token_vec_env import TokenVecEnv
 
-pytest.importorskip("llguidance", reason="the extra palaestra[grammar]")
-
 
 def look_up(word: str) -> str:
     """Look a word up.

@@ -64,6 +64,20 @@ def test_divergences_and_their_gradients_are_those_of_torch(held: bool) -> None:
     torch.testing.assert_close(ours, torchs, atol=1e-5, rtol=1e-4)
 
 
+def test_a_vocabulary_as_large_as_those_of_language_models_is_added_up_exactly() -> None:
+    torch.manual_seed(0)
+    head, hidden = nn.Linear(8, 49_152), torch.randn(1, 4, 8)
+    nn.init.normal_(head.weight, std=2.0)
+    said = [[1, 2, 3, 4]]
+    with torch.no_grad():
+        first = all_log_probs(head, hidden, said, 1.0)
+        same = evaluate_tokens(head, hidden, said, 1.0, True, first)
+        entropies = evaluate_tokens(head, hidden, said, 1.0, True).entropies_B
+        each = torch.distributions.Categorical(logits=head(hidden[0]).double())
+    assert same.entropies_B.abs().max() < 1e-4
+    assert abs(entropies[0] - each.entropy().mean()) < 1e-5
+
+
 def test_gradients_are_those_of_finite_differences() -> None:
     torch.manual_seed(0)
     head = nn.Linear(4, 5, bias=False).double()

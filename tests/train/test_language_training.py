@@ -156,7 +156,6 @@ def test_a_coefficient_of_the_divergence_takes_the_place_of_that_of_the_entropy(
 
 
 def test_calls_can_be_held_to_their_grammar(tmp_path: Path) -> None:
-    pytest.importorskip("llguidance", reason="the extra palaestra[grammar]")
     run = Run(ENV, recipe(grammar="calls", total_steps=32, max_new_tokens=24), 0, tmp_path / "run")
     train(run, device="cpu")
     agent = seat(ENV, "test", str(run.folder), {"sample": True}, "cpu")
