@@ -158,7 +158,7 @@ class Evaluation:
         batch: int = 16,
         tell: Callable[[Episode], None] = lambda episode: None,
     ) -> int:
-        """Play the episodes that the file has no record of and append theirs.
+        """Play the episodes that the file has no valid record of and append theirs.
 
         Returns:
             The number of episodes that were played.

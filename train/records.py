@@ -135,13 +135,16 @@ def read_records(paths: Iterable[Path]) -> list[Record]:
                 f"{path} holds no records yet; play some episodes first: "
                 f"palaestra evaluate --env ID --agent random --records {path}"
             )
-        found.update((record.key, record) for record in records)
+        for record in records:
+            # What was played again counts in place of what the machinery had spoilt.
+            if record.valid or record.key not in found:
+                found[record.key] = record
     return list(found.values())
 
 
 def existing(path: Path) -> set[tuple[Any, ...]]:
-    """Return the keys of the records in a file, none if there is no file."""
-    return {record.key for record in _read(path)} if path.exists() else set()
+    """Return the keys of the valid records in a file, none if there is no file."""
+    return {record.key for record in _read(path) if record.valid} if path.exists() else set()
 
 
 def _read(path: Path) -> list[Record]:

@@ -201,6 +201,12 @@ def test_an_episode_in_which_the_machinery_fails_is_played_again(
     assert [r.length for r in records] == [2, 2, 1, 2, 2]
     assert shaky.broken.total() == 0  # not once more than that
     assert path.read_text().count("\n") == 5
+    # The outage is over: whoever asks again gets what is missing, and no more.
+    again = evaluation(SHAKY, "constant", "test", message="<probe>x</probe>")
+    assert again.run(range(5), path, batch=2) == 1
+    assert sorted((r.episode_seed, r.valid, r.length) for r in read_records([path])) == [
+        (seed, True, 2) for seed in range(5)
+    ]
 
 
 def test_a_repeated_episode_ends_as_if_nothing_had_happened(

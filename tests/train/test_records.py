@@ -73,7 +73,17 @@ def test_what_is_written_is_read(tmp_path: Path, several: list[Record]) -> None:
     written(path, *several[:half])
     written(path, *several[half:])
     assert read_records([path]) == several
-    assert existing(path) == {record.key for record in several}
+    assert existing(path) == {record.key for record in several if record.valid}
+
+
+def test_what_was_played_again_counts_in_place_of_what_was_spoilt(tmp_path: Path) -> None:
+    spoilt, good = replace(RECORD, valid=False, length=0), replace(RECORD, valid=True, length=3)
+    for order in ([spoilt, good], [good, spoilt], [spoilt, spoilt, good]):
+        path = tmp_path / "records.jsonl"
+        path.unlink(missing_ok=True)
+        written(path, *order)
+        assert read_records([path]) == [good]
+        assert existing(path) == {good.key}
 
 
 def test_the_folder_is_made(tmp_path: Path) -> None:
