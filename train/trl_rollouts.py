@@ -4,7 +4,8 @@
     GRPOTrainer(model, reward_funcs=episode_return, train_dataset=rollouts.tasks(512),
                 rollout_func=rollouts, args=GRPOConfig(max_completion_length=48, ...))
 
-The trainer generates, with whatever engine it has; here the environments are played, dialogues
+The trainer generates, with whatever engine it has, vLLM included (by the method of one turn that
+its own tools use, which TRL does not call public); here the environments are played, dialogues
 become one row of tokens each, and what the environments said in it is masked. TRL is an extra,
 `palaestra[trl]`.
 """
@@ -78,6 +79,7 @@ class Rollouts:
             for place, i in enumerate(map(int, members)):
                 rows[i].episode_return += float(rewards[place])
                 rows[i].success = bool(infos["success"][place])
+                rows[i].valid &= bool(infos["reward_valid"][place])
                 if not (terminated[place] or truncated[place]):
                     rows[i].hear(self._beginning(infos["messages"][place]))
                     open_rows.append(i)
@@ -87,7 +89,8 @@ class Rollouts:
             "prompt_ids": [row.ids[: row.prompt] for row in rows],
             "completion_ids": [row.ids[row.prompt :] for row in rows],
             "logprobs": [row.logprobs for row in rows] if with_logprobs else None,
-            "env_mask": [row.mask for row in rows],
+            # Of an episode that the machinery spoilt nothing is learned.
+            "env_mask": [row.mask if row.valid else [0] * len(row.mask) for row in rows],
             "episode_return": [row.episode_return for row in rows],
             "success": [row.success for row in rows],
         }
@@ -129,7 +132,7 @@ class _Row:
         self.prompt = len(self.ids)
         self.mask: list[int] = []
         self.logprobs: list[float] = []
-        self.episode_return, self.success = 0.0, False
+        self.episode_return, self.success, self.valid = 0.0, False, True
 
     def say(self, ids: Sequence[int], logprobs: Sequence[float] | None) -> None:
         """Add what the model wrote."""

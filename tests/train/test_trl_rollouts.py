@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from palaestra.envs.views import make
 from palaestra.errors import UserError
 from palaestra.policies.causal_lm import CausalLM
 from palaestra.train.language_training import warm_up
@@ -65,6 +66,23 @@ def test_equal_prompts_are_equal_tasks_and_episodes_are_rewarded_apart(base: Pat
     assert out["prompt_ids"][0] == out["prompt_ids"][1] != out["prompt_ids"][2]
     assert episode_return([], out["episode_return"], step=1) == pytest.approx([0, -0.1, 0])
     assert out["success"] == [False, False, False]
+    rollouts.close()
+
+
+def test_nothing_is_learned_of_what_the_machinery_spoilt(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(expression: str) -> str:
+        if "13" in expression:
+            raise ConnectionError("no connection")
+        return "1"
+
+    lm, rollouts = CausalLM(str(base)), Rollouts(ENV)
+    tool = next(iter(make(ENV, "text").unwrapped.tools.values()))  # type: ignore[attr-defined]
+    monkeypatch.setattr(type(tool), "call", lambda self, arguments: fail(*arguments.values()))
+    said = [[f"<calculator>{n} + 2</calculator>" for n in (13, 14)], ["<answer>1</answer>"] * 2]
+    out = rollouts(rollouts.tasks(2)["prompt"], Scripted(lm, said))
+    assert [any(mask) for mask in out["env_mask"]] == [False, True]
     rollouts.close()
 
 
