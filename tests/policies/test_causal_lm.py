@@ -221,12 +221,12 @@ def test_a_call_is_rendered_once_even_by_a_template_that_writes_calls(
         env.reset(seed=0)
         _, _, _, _, info = env.step("<calculator>2 + 3</calculator>")
     assert info["messages"][2]["tool_calls"]
-    rendered = tiny.chat._render(info["messages"], (), prompt=False)
+    rendered = tiny.chat.render(info["messages"], (), prompt=False)
     assert rendered.count("<calculator>2 + 3</calculator>") == 1
     assert "CALL" not in rendered
     assert "[tool] 5" in rendered
     assert "TOOLS" not in rendered
-    assert "TOOLS 1" in tiny.chat._render(info["messages"], info["tools"], prompt=False)
+    assert "TOOLS 1" in tiny.chat.render(info["messages"], info["tools"], prompt=False)
 
 
 def test_a_template_that_rewrites_earlier_messages_is_refused(
