@@ -79,9 +79,7 @@ class Chat:
         tails = []
         for dialogue in dialogues:
             whole = self.render([*prefix, *dialogue], tools)
-            if not whole.startswith(head):
-                raise UserError(f"the chat template of {self.name!r} rewrites earlier messages")
-            tails.append(self.tokenize(whole[len(head) :])[-left:])
+            tails.append(self.tokenize(self._behind(head, whole))[-left:])
         return head_ids, tails
 
     def text(self, ids: Sequence[int]) -> str:
@@ -106,11 +104,10 @@ class Chat:
         """
         said = max(i for i, message in enumerate(dialogue) if message["role"] == "assistant") + 1
         before, whole = self.render(dialogue[:said], prompt=False), self.render(dialogue)
-        if not whole.startswith(before):
-            raise UserError(f"the chat template of {self.name!r} rewrites earlier messages")
+        follows = self._behind(before, whole)
         end: str = self.tokenizer.decode([self.end])
         _, found, behind = before.rpartition(end)
-        reply = self.tokenize((behind if found else "") + whole[len(before) :])
+        reply = self.tokenize((behind if found else "") + follows)
         return reply if ended else [self.end, *reply]
 
     def render(
@@ -127,6 +124,11 @@ class Chat:
             plain, tools=list(tools) or None, tokenize=False, add_generation_prompt=prompt
         )
         return rendered
+
+    def _behind(self, head: str, whole: str) -> str:
+        if not whole.startswith(head):
+            raise UserError(f"the chat template of {self.name!r} rewrites earlier messages")
+        return whole[len(head) :]
 
     def _head(self, text: str) -> list[int]:
         """Return the ids of the prefix."""

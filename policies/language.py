@@ -30,7 +30,7 @@ from ..errors import UserError
 from . import PACKAGED_MODEL
 from .adapting import Start, adapt
 from .causal_lm import CausalLM
-from .crossing import Message, messages, texts
+from .crossing import Message, behind, messages, texts
 from .decoding import Choose, Continuation
 from .engines import engine_of
 from .grammar import Grammar
@@ -263,10 +263,8 @@ class LanguagePolicy(ActorCriticPolicy):
         return prefix, [self._tokens(dialogue)[1] for dialogue in dialogues]
 
     def _tokens_of(self, dialogue: str) -> tuple[list[int], list[int]]:
-        prefix, said = self._settings["prefix"], messages(dialogue)
-        room = self._context - self._longest
-        if prefix and said and said[0]["role"] == "system":
-            said = said[1:]  # the prefix opens with it
+        prefix, room = self._settings["prefix"], self._context - self._longest
+        said = behind(prefix, messages(dialogue))
         # A dialogue that crossed empty, as the last observation of some worlds, is still a row.
         ids, [prompt] = self.chat.prompts([said or _SILENCE], prefix, room)
         return ids, prompt

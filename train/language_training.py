@@ -29,11 +29,10 @@ _TOKENIZED = 2_000
 
 def dialogues(env_id: str, recipe: LanguageRecipe, model: str) -> TokenVecEnv:
     """Make the environments of a training, whose actions are tokens."""
-    split = "train" if "train" in views.splits_of(views.find_spec(env_id)) else None
     group_size = recipe.group_size if recipe.algorithm == "grpo" else 1
     vector = make_vec(
         env_id, recipe.n_envs, "auto", "dialogue",
-        split=split, autoreset="SameStep", group_size=group_size,
+        split=views.training_split(env_id), autoreset="SameStep", group_size=group_size,
     )  # fmt: skip
     return TokenVecEnv(vector, model, recipe.max_new_tokens, monitor=True)
 

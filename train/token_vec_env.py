@@ -47,8 +47,8 @@ class TokenVecEnv(AsVecEnv):
     def step_async(self, actions: NDArray[Any]) -> None:
         """Note the messages that N rows of tokens say, shape (N, L)."""
         end = self._chat.end
-        said = [self._chat.text(through(row, end)) for row in np.asarray(actions).tolist()]
-        super().step_async(said)  # type: ignore[arg-type]
+        rows = np.asarray(actions).tolist()
+        super().step_async([self._chat.text(through(row, end)) for row in rows])
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the tokenizer, which is loaded again."""

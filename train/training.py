@@ -233,7 +233,7 @@ def _environments(run: Run) -> VecEnv:
             run.env_id, count, "vector_entry_point", autoreset_mode="SameStep"
         )
         return KernelVecEnv(made.unwrapped)
-    split = "train" if "train" in _splits(run.env_id) else None
+    split = views.training_split(run.env_id)
     vector = make_vec(run.env_id, count, "auto", "array", split=split, autoreset="SameStep")
     return AsVecEnv(vector, monitor=True)
 

@@ -17,7 +17,7 @@ from ..envs import views
 from ..envs.vector import make_vec
 from ..errors import UserError
 from ..policies.chat import Chat
-from ..policies.crossing import Message
+from ..policies.crossing import Message, behind
 from .language_training import prefix
 
 
@@ -34,9 +34,8 @@ class Rollouts:
     def __init__(
         self, env_id: str, split: str | None = None, shots: int = 0, seed: int = 0
     ) -> None:
-        splits = views.splits_of(views.find_spec(env_id))
         self._env_id, self._seed = env_id, seed
-        self._split = split or ("train" if "train" in splits else None)
+        self._split = split or views.training_split(env_id)
         self._prefix = prefix(env_id, shots) if shots else []
         self._vector: Any = None
 
@@ -62,8 +61,7 @@ class Rollouts:
         chat = Chat.of(trainer.processing_class)
         vector = self._members(len(prompts))
         _, infos = vector.reset(seed=[_seed_of(prompt) for prompt in prompts])
-        heard: list[list[Message]] = [list(messages) for messages in infos["messages"]]
-        rows = [_Row(chat, self._beginning(messages)) for messages in heard]
+        rows = [_Row(chat, self._whole(messages)) for messages in infos["messages"]]
         open_rows = list(range(len(rows)))
         while open_rows:
             written, logprobs = trainer._generate_single_turn(
@@ -81,7 +79,7 @@ class Rollouts:
                 rows[i].success = bool(infos["success"][place])
                 rows[i].valid &= bool(infos["reward_valid"][place])
                 if not (terminated[place] or truncated[place]):
-                    rows[i].hear(self._beginning(infos["messages"][place]))
+                    rows[i].hear(self._whole(infos["messages"][place]))
                     open_rows.append(i)
             open_rows.sort()
         with_logprobs = all(row.logprobs for row in rows)
@@ -109,11 +107,8 @@ class Rollouts:
             )
         return self._vector
 
-    def _beginning(self, messages: Sequence[Message]) -> list[Message]:
-        plain: list[Message] = [{"role": m["role"], "content": m["content"]} for m in messages]
-        if self._prefix and plain[0]["role"] == "system":
-            plain = plain[1:]  # the prefix opens with it
-        return [*self._prefix, *plain]
+    def _whole(self, messages: Sequence[Message]) -> list[Message]:
+        return [*self._prefix, *behind(self._prefix, messages)]
 
 
 def episode_return(

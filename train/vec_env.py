@@ -58,7 +58,7 @@ class AsVecEnv(VecEnv):
         self.reset_infos = [outcome[4] for outcome in outcomes]
         return self._observed(outcomes)
 
-    def step_async(self, actions: NDArray[Any]) -> None:
+    def step_async(self, actions: Any) -> None:
         """Note the actions."""
         self._actions = actions
 

@@ -9,11 +9,11 @@ is: the same state, the same seeds, the same rewards.
 from .as_choices import AsChoices
 from .as_dialogue import AsDialogue
 from .as_text import AsText
-from .making import View, find_spec, make, splits_of
+from .making import View, find_spec, make, splits_of, training_split
 from .moves import is_text
 from .revealed import Revealed
 
 __all__ = [
     "AsChoices", "AsDialogue", "AsText", "Revealed", "View", "find_spec", "is_text", "make",
-    "splits_of",
+    "splits_of", "training_split",
 ]  # fmt: skip

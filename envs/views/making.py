@@ -70,6 +70,11 @@ def find_spec(env_id: str) -> EnvSpec:
         ) from None
 
 
+def training_split(env_id: str) -> str | None:
+    """Return the split that agents are trained on, None if the environment has no such."""
+    return "train" if "train" in splits_of(find_spec(env_id)) else None
+
+
 def splits_of(spec: EnvSpec) -> tuple[str, ...]:
     """Return the splits of an environment, empty if it has none."""
     entry = spec.entry_point

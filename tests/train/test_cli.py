@@ -305,18 +305,10 @@ def test_a_model_is_taught_before_it_is_trained(
     assert main([*command, "--recipe", "tiny", *small]) == 2
     assert "already" in capsys.readouterr().err
     [train] = [line.split()[2:] for line in shown.splitlines() if "train:" in line]
-    tiny = [
-        "--set",
-        "total_steps=16",
-        "--set",
-        "n_envs=4",
-        "--set",
-        "n_steps=4",
-        "--set",
-        "shots=0",
-    ]
-    tiny += ["--set", "evaluate_episodes=1", "--set", "last_layers=null", "--device", "cpu"]
-    assert main([*train, *tiny, "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    tiny = "total_steps=16 n_envs=4 n_steps=4 shots=0 evaluate_episodes=1 last_layers=null"
+    settings = [word for s in tiny.split() for word in ("--set", s)]
+    where = ["--out", str(tmp_path / "run"), "--device", "cpu", "--quiet"]
+    assert main([*train, *settings, *where]) == 0
     assert "trained 16 steps" in capsys.readouterr().out
 
 

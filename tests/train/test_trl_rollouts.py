@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from palaestra.envs.views import make
+from palaestra.envs.tools import Tool
 from palaestra.errors import UserError
 from palaestra.policies.causal_lm import CausalLM
 from palaestra.train.language_training import warm_up
@@ -78,8 +78,7 @@ def test_nothing_is_learned_of_what_the_machinery_spoilt(
         return "1"
 
     lm, rollouts = CausalLM(str(base)), Rollouts(ENV)
-    tool = next(iter(make(ENV, "text").unwrapped.tools.values()))  # type: ignore[attr-defined]
-    monkeypatch.setattr(type(tool), "call", lambda self, arguments: fail(*arguments.values()))
+    monkeypatch.setattr(Tool, "call", lambda self, arguments: fail(*arguments.values()))
     said = [[f"<calculator>{n} + 2</calculator>" for n in (13, 14)], ["<answer>1</answer>"] * 2]
     out = rollouts(rollouts.tasks(2)["prompt"], Scripted(lm, said))
     assert [any(mask) for mask in out["env_mask"]] == [False, True]
