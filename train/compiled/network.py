@@ -31,9 +31,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def fast(function: Function) -> Function:
-    """Compile a function of the network; what is not a number stays so."""
+    """Compile a function of the network; what is not a number stays so.
+
+    It becomes part of whatever calls it. Called, it would be there twice, on its own and in the
+    caller's library, and LLVM orders the operations of the two differently: which one is found
+    depends on whether the caller was compiled or loaded from the cache.
+    """
     options = {"contract", "reassoc", "nsz", "arcp"}
-    made = njit(cache=True, nogil=True, error_model="numpy", fastmath=options)(function)
+    made = njit(cache=True, nogil=True, error_model="numpy", fastmath=options, forceinline=True)(
+        function
+    )
     return cast(Function, made)
 
 
