@@ -38,10 +38,8 @@ def fast(function: Function) -> Function:
     depends on whether the caller was compiled or loaded from the cache.
     """
     options = {"contract", "reassoc", "nsz", "arcp"}
-    made = njit(cache=True, nogil=True, error_model="numpy", fastmath=options, forceinline=True)(
-        function
-    )
-    return cast(Function, made)
+    jit = njit(cache=True, nogil=True, error_model="numpy", fastmath=options, forceinline=True)
+    return cast(Function, jit(function))
 
 
 class Network(NamedTuple):
