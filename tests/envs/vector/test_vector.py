@@ -762,11 +762,12 @@ def test_deaths_with_steps_between_them_are_endured() -> None:
 def test_a_process_that_dies_between_steps_is_replaced() -> None:
     with closing(Vector([Words] * 2, "processes", num_workers=2)) as vector:
         vector.reset(seed=0)
-        victim = psutil.Process().children()[0]
+        # Not just any child of this process: a tool of another test may have one that waits.
+        victim = processes()[0]
         victim.kill()
         victim.wait()
         infos = vector.step(["a", "b"])[4]
-        assert sorted(map(str, infos["failure"])) != ["None", "None"]
+        assert list(infos["failure"]).count("infra") == 1
         vector.step(["a", "b"])
         assert None not in vector.step(["a", "b"])[0]
 
@@ -784,7 +785,11 @@ def assert_nothing_is_left(seconds: float = 3.0) -> None:
 
 def threads_and_processes() -> list[Any]:
     threads = [t for t in threading.enumerate() if t.name.startswith("vector-")]
-    return threads + [p for p in psutil.Process().children(recursive=True) if "live(" in line(p)]
+    return [*threads, *processes()]
+
+
+def processes() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children(recursive=True) if "live(" in line(p)]
 
 
 def line(process: psutil.Process) -> str:
