@@ -76,10 +76,14 @@ class Killable:
     def _take(self) -> "_Worker":
         if self._owner != os.getpid():  # a fork shares pipes with its parent: leave them alone
             self._forget()
-        try:
-            return self._idle.pop()  # atomic, so that no lock has to survive a fork
-        except IndexError:
-            return _Worker(self.function)
+        while True:
+            try:
+                worker = self._idle.pop()  # atomic, so that no lock has to survive a fork
+            except IndexError:
+                return _Worker(self.function)
+            if worker.lives():
+                return worker
+            worker.kill()  # it died while it waited, which is no fault of this call
 
     def _forget(self) -> None:
         self._owner = os.getpid()
@@ -145,6 +149,10 @@ class _Worker:
             return self._pipe.recv() if self._pipe.poll(max(seconds, 0)) else None
         except (EOFError, ConnectionError):
             raise _died() from None
+
+    def lives(self) -> bool:
+        """Tell whether the process can be called."""
+        return self._process.poll() is None
 
     def kill(self) -> None:
         """End the process and its group."""

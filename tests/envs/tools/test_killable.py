@@ -3,6 +3,7 @@
 import importlib
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -39,8 +40,6 @@ def answer(what: str = "", seconds: float = 0.0) -> str:
             while True:
                 pass
         case "deaf":
-            import signal
-
             signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
             time.sleep(60)
         case "breed":
@@ -82,6 +81,19 @@ def test_what_it_raises_is_raised_here_and_the_next_call_works(
         call(what=what)
     assert call(what="again").startswith("again")
     call.close()
+
+
+def test_a_process_that_died_while_it_waited_is_no_fault_of_the_call() -> None:
+    before = descendants()
+    call = Killable(answer, 5.0)
+    worker = int(call(what="a").partition(" by ")[2])
+    os.kill(worker, signal.SIGKILL)
+    gone = psutil.Process(worker)
+    while gone.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert call(what="b").startswith("b by")
+    call.close()
+    assert descendants() <= before
 
 
 @pytest.mark.parametrize("what", ["sleep", "spin", "deaf", "breed"])
