@@ -1,7 +1,9 @@
 """A language model as an agent, shown a few solved tasks first."""
 
+import json
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from ..errors import UserError
 from ..policies import PACKAGED_MODEL
 from ..policies.causal_lm import CausalLM
+from ..policies.grammar import Grammar, named
 from .agent import Actions, Agent, Seat, digest
 
 
@@ -21,6 +24,8 @@ class LanguageModel(Agent):
         shots: Solved training tasks in its prompt, one of each kind before a second of any.
         temperature: 0 is greedy.
         max_new_tokens: Tokens after which a message is cut.
+        grammar: What messages are held to: `calls`, for calls of the tools and answers, or a
+            text in llguidance's Lark. Empty for nothing.
         dtype: Name of a torch dtype.
         device: A torch device, or `auto`.
 
@@ -37,6 +42,7 @@ class LanguageModel(Agent):
         shots: int = 9,
         temperature: float = 0.0,
         max_new_tokens: int = 48,
+        grammar: str = "",
         dtype: str = "float32",
         device: str = "auto",
     ) -> None:
@@ -51,17 +57,21 @@ class LanguageModel(Agent):
             shots=shots,
             temperature=temperature,
             max_new_tokens=max_new_tokens,
+            grammar=grammar,
             dtype=dtype,
         )
         self._lm = CausalLM(model, device, dtype)
         self._prefix = seat.prefix(shots)
+        self._held = lru_cache(self._held_to)
+        self._held("[]")  # tells now what cannot be read
 
     @property
     def name(self) -> str:
-        """The model, its shots and its temperature, such as `SmolLM2-135M-Instruct (9 shots)`."""
+        """The model and how it is asked, such as `SmolLM2-135M-Instruct (9 shots, T=1)`."""
         model = self.options["model"].rstrip("/").rpartition("/")[2]
         hot = f", T={self.options['temperature']:g}" if self.options["temperature"] else ""
-        return f"{model} ({self.options['shots']} shots{hot})"
+        held = ", grammar" if self.options["grammar"] else ""
+        return f"{model} ({self.options['shots']} shots{hot}{held})"
 
     def act(
         self,
@@ -70,6 +80,7 @@ class LanguageModel(Agent):
         rngs: Sequence[np.random.Generator],
     ) -> Actions:
         """Continue the dialogue of each episode by one message."""
+        tools = infos[0]["tools"]
         # The prefix opens with the system's message, which is the same in every episode.
         skip = 1 if self._prefix else 0
         replies = self._lm.reply(
@@ -79,9 +90,14 @@ class LanguageModel(Agent):
             temperature=self.options["temperature"],
             rngs=rngs,
             # Who has seen examples knows the form; who has not is told in its own way.
-            tools=() if self._prefix else infos[0]["tools"],
+            tools=() if self._prefix else tools,
+            grammar=self._held(json.dumps(tools)),
         )
         return Actions([r.text for r in replies], [r.tokens for r in replies])
+
+    def _held_to(self, tools: str) -> Grammar | None:
+        text = named(self.options["grammar"], json.loads(tools), self._lm.chat)
+        return self._lm.grammar(text) if text else None
 
     def fingerprint(self) -> str:
         """Return a hash of the weights, the prompt and the options."""

@@ -13,7 +13,9 @@ from transformers import AutoModelForCausalLM
 from . import PACKAGED_MODEL
 from .chat import LOAD_ERRORS, Chat, cannot_load, source_of
 from .crossing import Message
+from .decoding import Choose
 from .engines import engine_of
+from .grammar import Grammar
 from .loading import quietly
 from .packed import pack
 from .token_choice import Sampler, likeliest
@@ -69,6 +71,14 @@ class CausalLM:
         """Most tokens that the model can read and write."""
         return int(self.model.config.max_position_embeddings)
 
+    def grammar(self, text: str) -> Grammar:
+        """Return a grammar for the tokens of this model.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return Grammar(text, self.chat, self.model.get_output_embeddings().weight.shape[0])
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all weights."""
@@ -87,6 +97,7 @@ class CausalLM:
         temperature: float = 0.0,
         rngs: Sequence[np.random.Generator] = (),
         tools: Sequence[dict[str, Any]] = (),
+        grammar: Grammar | None = None,
     ) -> list[Reply]:
         """Continue B dialogues by one message of the assistant each.
 
@@ -99,9 +110,12 @@ class CausalLM:
             rngs: A generator a dialogue, so that a sample depends on its dialogue alone and
                 not on its neighbours in the batch; needed above temperature 0.
             tools: JSON schemas, for chat templates that present them.
+            grammar: What the replies are held to.
         """
         room = self.context - max_new_tokens
         head_ids, tails = self.chat.prompts(dialogues, prefix, room, tools)
-        choose = Sampler(temperature, rngs) if temperature > 0 else likeliest
+        choose: Choose = Sampler(temperature, rngs) if temperature > 0 else likeliest
+        if grammar:
+            choose = grammar.holding(choose)
         found = self.engine.decode(head_ids, tails, choose, self.chat.end, max_new_tokens)
         return [Reply(self.chat.text(c.tokens), len(c.tokens)) for c in found]

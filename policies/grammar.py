@@ -26,6 +26,20 @@ _TEXT = r"[^<]+(<[^\/<][^<]*)*"
 """What stands between tags: anything that does not close them."""
 
 
+def named(grammar: str, tools: Sequence[dict[str, Any]], chat: Chat) -> str | None:
+    """Return the grammar that a name or a text means, None for none.
+
+    Args:
+        grammar: `calls`, or a text in llguidance's Lark; empty for nothing.
+        tools: What may be called. Who has no tools is answered in many ways, so `calls` then
+            means nothing.
+        chat: Whose tokens.
+    """
+    if grammar != "calls":
+        return grammar or None
+    return calls(tools, chat) if tools else None
+
+
 def calls(tools: Iterable[dict[str, Any]], chat: Chat) -> str:
     """Return a grammar of messages that call a tool or answer, and say nothing else.
 

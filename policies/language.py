@@ -33,7 +33,6 @@ from .causal_lm import CausalLM
 from .crossing import Message, behind, messages, texts
 from .decoding import Choose, Continuation
 from .engines import engine_of
-from .grammar import Grammar
 from .token_choice import Evaluated, Writer, all_log_probs, evaluate_tokens, through
 
 
@@ -125,8 +124,7 @@ class LanguagePolicy(ActorCriticPolicy):
         self.language_model = lm.model
         self.engine = engine_of(lm.model, first)
         self.value_net = _critic(lm.model.config.hidden_size, s["critic_scale"])  # type: ignore[assignment]
-        words = lm.model.get_output_embeddings().weight.shape[0]
-        self._grammar = Grammar(s["grammar"], lm.chat, words) if s["grammar"] else None
+        self._grammar = lm.grammar(s["grammar"]) if s["grammar"] else None
         self._start = Start(lm.model)
         self._tokens = lru_cache(maxsize=65_536)(self._tokens_of)
         self._seen_weights = torch.empty(0)

@@ -14,7 +14,7 @@ from ..envs.vector import make_vec
 from ..policies.causal_lm import CausalLM
 from ..policies.chat import Chat
 from ..policies.crossing import Message
-from ..policies.grammar import calls
+from ..policies.grammar import named
 from ..policies.imitation import imitate
 from ..policies.loading import quietly, without_denormals
 from ..policies.tiny import make_tiny
@@ -54,12 +54,11 @@ def policy_options(env_id: str, recipe: LanguageRecipe, model: str) -> dict[str,
 
 
 def _grammar(env_id: str, recipe: LanguageRecipe, model: str) -> str | None:
-    if recipe.grammar != "calls":
-        return recipe.grammar
+    if not recipe.grammar:
+        return None
     with closing(views.make(env_id, "text")) as env:
         tools = getattr(env.unwrapped, "tools", {})
-    # Who has no tools is answered in many ways.
-    return calls([tool.schema for tool in tools.values()], Chat(model)) if tools else None
+    return named(recipe.grammar, [tool.schema for tool in tools.values()], Chat(model))
 
 
 def prefix(env_id: str, shots: int) -> list[Message]:

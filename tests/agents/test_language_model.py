@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from palaestra.agents import resolve
 from palaestra.agents.language_model import LanguageModel
@@ -32,6 +33,24 @@ def test_four_examples_are_enough_to_solve_sums(shown: Any, tmp_path: Path) -> N
     evaluation.run(range(2), tmp_path / "again", batch=2)
     again = sorted(read_records([tmp_path / "again"]), key=lambda r: r.episode_seed)
     assert list(map(outcome, again)) == list(map(outcome, records[:2]))
+
+
+def test_a_grammar_leaves_calls_and_answers(shown: Any) -> None:
+    said = []
+    for grammar in ("", "calls"):
+        agent = LanguageModel(
+            shown.seat, shots=1, temperature=2.0, max_new_tokens=8, grammar=grammar, device="cpu"
+        )
+        with Evaluation(agent, CALCULATOR, "test").make() as env:
+            observation, info = env.reset(seed=0)
+        rngs = [np.random.default_rng(seed) for seed in range(8)]
+        acted = agent.act([observation] * 8, [info] * 8, rngs)
+        said.append([action.startswith(("<calculator>", "<answer>")) for action in acted.actions])
+    free, held = said
+    assert all(held)
+    assert not all(free)
+    assert agent.name == f"{PACKAGED_MODEL} (1 shots, T=2, grammar)"
+    assert agent.fingerprint() != shown.fingerprint()
 
 
 def test_its_name_says_who_it_is(shown: Any) -> None:
@@ -70,6 +89,7 @@ def test_without_examples_it_writes_all_the_same(shown: Any) -> None:
     [
         {"shots": -1}, {"temperature": -0.1}, {"temperature": float("nan")},
         {"max_new_tokens": 0}, {"dtype": "float7"},
+        {"grammar": "start: ("},
     ],
     ids=str,
 )  # fmt: skip
