@@ -23,16 +23,18 @@ from stable_baselines3.common.distributions import (
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..errors import UserError
 from . import PACKAGED_MODEL
 from .adapting import Start, adapt
 from .causal_lm import CausalLM
+from .critic import Critic
 from .crossing import Message, behind, messages, texts
 from .decoding import Choose, Continuation
-from .engines import engine_of
+from .draft import Draft
+from .engines import Engine, engine_of
 from .token_choice import Evaluated, Writer, all_log_probs, evaluate_tokens, through
 
 
@@ -64,6 +66,9 @@ class LanguagePolicy(ActorCriticPolicy):
         grammar: What messages are held to, when they are written and when they are learned from,
             in llguidance's Lark; `grammar.calls` writes one. None for nothing.
         dtype: Name of a torch dtype.
+        sampling_dtype: Another, such as `bfloat16`, in which messages are sampled; what was
+            sampled is then read once more in `dtype` for its log-probability. For GPUs: on a
+            CPU the second reading takes longer than the first saves. None for none.
         kwargs: For `ActorCriticPolicy`.
 
     Raises:
@@ -86,6 +91,7 @@ class LanguagePolicy(ActorCriticPolicy):
         relative_entropy: bool = False,
         grammar: str | None = None,
         dtype: str = "float32",
+        sampling_dtype: str | None = None,
         **kwargs: Any,
     ) -> None:
         if not (temperature > 0 and 0 <= critic_gradient <= 1 and critic_scale > 0):
@@ -93,6 +99,9 @@ class LanguagePolicy(ActorCriticPolicy):
                 f"temperature={temperature} and critic_scale={critic_scale} must be above 0, and "
                 f"critic_gradient={critic_gradient} between 0 and 1"
             )
+        if not isinstance(getattr(torch, sampling_dtype or dtype, None), torch.dtype):
+            raise UserError(f"torch has no dtype {sampling_dtype or dtype!r}: give float32, "
+                            "bfloat16 or float16")  # fmt: skip
         _check_spaces(observation_space, action_space)
         self._settings: dict[str, Any] = {
             "model": model,
@@ -105,8 +114,9 @@ class LanguagePolicy(ActorCriticPolicy):
             "relative_entropy": relative_entropy,
             "grammar": grammar,
             "dtype": dtype,
+            "sampling_dtype": sampling_dtype,
         }
-        self.temperature, self._critic_gradient = temperature, critic_gradient
+        self.temperature = temperature
         kwargs["features_extractor_class"] = _NoFeatures
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
@@ -123,9 +133,12 @@ class LanguagePolicy(ActorCriticPolicy):
         first = adapt(lm.model, s["last_layers"], s["lora_rank"])
         self.language_model = lm.model
         self.engine = engine_of(lm.model, first)
-        self.value_net = _critic(lm.model.config.hidden_size, s["critic_scale"])  # type: ignore[assignment]
+        self.value_net = Critic(  # type: ignore[assignment]
+            lm.model.config.hidden_size, s["critic_scale"], s["critic_gradient"]
+        )
         self._grammar = lm.grammar(s["grammar"]) if s["grammar"] else None
         self._start = Start(lm.model)
+        self._draft: Draft | None = None
         self._tokens = lru_cache(maxsize=65_536)(self._tokens_of)
         self._seen_weights = torch.empty(0)
         self._read_at_start: dict[tuple[int, ...], Tensor] = {}
@@ -154,22 +167,41 @@ class LanguagePolicy(ActorCriticPolicy):
     @torch.no_grad()
     def write(self, obs: Any, writer: Writer) -> tuple[Tensor, Tensor, Tensor]:
         """Write a message for each dialogue, as a writer takes the tokens."""
-        length = self._longest
-        found = self.speak(obs, writer)
-        said = [continuation.tokens for continuation in found]
-        values_B1 = self._value(torch.stack([c.hidden_H for c in found]).clone())
-        actions_BL = torch.full((len(said), length), self.chat.end, device=self.device)
+        if self._settings["sampling_dtype"]:
+            said, values_B1, log_probs_B = self._write_in_draft(obs, writer)
+        else:
+            found = self.speak(obs, writer)
+            said = [continuation.tokens for continuation in found]
+            values_B1 = self.value_net(torch.stack([c.hidden_H for c in found]).clone())
+            log_probs_B = writer.log_probs(said).to(self.device)
+        actions_BL = torch.full((len(said), self._longest), self.chat.end, device=self.device)
         for row_L, tokens in zip(actions_BL, said, strict=True):
             row_L[: len(tokens)] = torch.tensor(tokens, device=self.device)
-        return actions_BL, values_B1, writer.log_probs(said).to(self.device)
+        return actions_BL, values_B1, log_probs_B
+
+    def _write_in_draft(self, obs: Any, writer: Writer) -> tuple[list[list[int]], Tensor, Tensor]:
+        """Let the draft write, and return what this policy finds of it."""
+        self._refresh()
+        if self._draft is None:  # not before SB3 has put the model where it is to be
+            dtype = getattr(torch, self._settings["sampling_dtype"])
+            self._draft = Draft(self.language_model, dtype)
+        prefix, prompts = self._prompts(obs)
+        found = self._decode(self._draft.engine, prefix, prompts, writer)
+        said = [continuation.tokens for continuation in found]
+        values_B1, evaluated = self._evaluate(prefix, prompts, said, entropy=False)
+        return said, values_B1, evaluated.log_probs_B
 
     def speak(self, obs: Any, choose: Choose) -> list[Continuation]:
         """Write a message for each dialogue, and tell nothing but what was written."""
         self._refresh()
-        prefix, prompts = self._prompts(obs)
+        return self._decode(self.engine, *self._prompts(obs), choose)
+
+    def _decode(
+        self, engine: Engine, prefix: list[int], prompts: list[list[int]], choose: Choose
+    ) -> list[Continuation]:
         if self._grammar:
             choose = self._grammar.holding(choose)
-        return self.engine.decode(prefix, prompts, choose, self.chat.end, self._longest)
+        return engine.decode(prefix, prompts, choose, self.chat.end, self._longest)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return values, log-probabilities and entropies of actions, with gradients.
@@ -209,7 +241,8 @@ class LanguagePolicy(ActorCriticPolicy):
         """Return the critic's values, shape (B, 1)."""
         self._refresh()
         prefix, prompts = self._prompts(obs)
-        return self._value(self.engine.last(prefix, prompts).clone())
+        values_B1: Tensor = self.value_net(self.engine.last(prefix, prompts).clone())
+        return values_B1
 
     def get_distribution(self, obs: Any) -> Distribution:
         """Return the distribution of choices.
@@ -280,6 +313,8 @@ class LanguagePolicy(ActorCriticPolicy):
         if not torch.equal(some, self._seen_weights):
             self.engine.forget()
             self._read_at_start.clear()
+            if self._draft:
+                self._draft.refresh()
             self._seen_weights = some
 
     def _evaluate(
@@ -298,7 +333,7 @@ class LanguagePolicy(ActorCriticPolicy):
         evaluated = evaluate_tokens(
             head, hidden_BNH, said, self.temperature, entropy, first_MV, allowed_MV
         )
-        return self._value(hidden_BNH[:, 0]), evaluated
+        return self.value_net(hidden_BNH[:, 0]), evaluated
 
     def _first(
         self,
@@ -319,14 +354,6 @@ class LanguagePolicy(ActorCriticPolicy):
             known = [self._read_at_start[row] for row in rows]
             hidden_BNH = pad_sequence(known, batch_first=True)
             return all_log_probs(head, hidden_BNH, said, self.temperature, allowed_MV)
-
-    def _value(self, hidden_BH: Tensor) -> Tensor:
-        """Return the critic's values, shape (B, 1), from what the last layer says."""
-        hidden_BH = hidden_BH.float()
-        let_through = hidden_BH * self._critic_gradient
-        seen_BH = let_through + (hidden_BH - let_through).detach()
-        values_B1: Tensor = self.value_net(seen_BH)
-        return values_B1
 
     def _score(self, obs: Any) -> tuple[Tensor, CategoricalDistribution]:
         """Return values, and the distribution over choices by their log-probabilities."""
@@ -360,24 +387,6 @@ class _NoFeatures(BaseFeaturesExtractor):
 
     def __init__(self, observation_space: spaces.Space[Any]) -> None:
         super().__init__(observation_space, 1)
-
-
-class _Scaled(nn.Module):
-    """Multiply by a constant."""
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self._scale = scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the product."""
-        return x * self._scale
-
-
-def _critic(width: int, scale: float) -> nn.Sequential:
-    last = nn.Linear(64, 1)
-    nn.init.zeros_(last.weight)
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 64), nn.Tanh(), last, _Scaled(scale))
 
 
 def _check_spaces(observed: spaces.Space[Any], acted: spaces.Space[Any]) -> None:

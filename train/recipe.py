@@ -108,6 +108,9 @@ class LanguageRecipe(Recipe):
     """Rank of adapters that are trained instead of weights."""
     temperature: float = 1.0
     """What logits are divided by, in rollouts and in updates."""
+    sampling_dtype: str | None = None
+    """Name of a torch dtype, such as `bfloat16`, in which messages are sampled; what was sampled
+    is then read once more for its log-probability. For GPUs."""
     critic_gradient: float = 0.0
     """Share of the critic's gradient that reaches the model."""
     critic_scale: float = 10.0

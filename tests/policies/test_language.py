@@ -55,6 +55,8 @@ def choices(n: int = 3) -> dict[str, torch.Tensor]:
 OPTIONS: list[dict[str, Any]] = [
     {}, {"last_layers": 1}, {"last_layers": 2, "lora_rank": 2}, {"prefix": EXAMPLES},
     {"prefix": EXAMPLES, "last_layers": 1, "temperature": 0.7},
+    {"prefix": EXAMPLES, "last_layers": 1, "sampling_dtype": "bfloat16"},
+    {"lora_rank": 2, "sampling_dtype": "bfloat16"},
 ]  # fmt: skip
 
 
