@@ -69,7 +69,8 @@ class Factbook(PlannedEnv):
     `comparison` (one in six); oracle 1 in each. On `one-hop` PPO through `AsChoices` and MiniLM
     0.26 (0.20 to 0.32; 6,144 steps, one training seed, 200 episodes), where random choices took
     0.16 (0.11 to 0.21) of the same tasks; SmolLM2-135M-Instruct, 2 shots, greedy 0.03 (0.01 to
-    0.05; 200 episodes), with 4.3 messages an episode that hold no call and no answer.
+    0.05; 200 episodes), with 4.3 messages an episode that hold no call and no answer; sampled at
+    temperature 1 0.00 (none of 200), with 5.5 of them.
 
     ## Version History
     v0: first version.
