@@ -55,7 +55,7 @@ class SentenceEncoder:
         """
         by_length: dict[int, list[str]] = {}
         for text in sorted(new):
-            length = min(len(self._tokenizer(text)["input_ids"]), _MAX_TOKENS)
+            length = min(len(self._tokenizer(text, verbose=False)["input_ids"]), _MAX_TOKENS)
             by_length.setdefault(-(-length // _BUCKET) * _BUCKET, []).append(text)
         for length, group in by_length.items():
             for start in range(0, len(group), _BATCH):

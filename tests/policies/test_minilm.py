@@ -14,6 +14,7 @@ from palaestra.policies.choices import ChoicePolicy
 from palaestra.policies.minilm import EMBEDDING, MiniLMExtractor, SentenceEncoder, sentence_encoder
 from stable_baselines3 import PPO
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
 
 CPU = torch.device("cpu")
 TEXTS = [
@@ -54,6 +55,15 @@ def test_embeddings_equal_those_of_the_plain_reference(
     for text, embedding in zip(TEXTS, found, strict=True):
         torch.testing.assert_close(embedding, reference[text], atol=1e-5, rtol=0)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(len(TEXTS)))
+
+
+def test_a_text_that_is_cut_off_brings_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    logging.enable_propagation()
+    try:
+        SentenceEncoder(CPU)([TEXTS[-1]])
+    finally:
+        logging.disable_propagation()
+    assert not caplog.records
 
 
 def test_no_text_has_no_meaning(encoder: SentenceEncoder) -> None:
