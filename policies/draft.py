@@ -24,7 +24,11 @@ class Draft:
 
     def __init__(self, model: PreTrainedModel, dtype: torch.dtype) -> None:
         copied: Any = copy.deepcopy(model).requires_grad_(False)
-        self.engine = engine_of(copied.to(dtype))
+        for (
+            parameter
+        ) in copied.parameters():  # not the frequencies of positions, as in `from_pretrained`
+            parameter.data = parameter.data.to(dtype)
+        self.engine = engine_of(copied)
         """What runs the copy."""
         pairs = zip(copied.parameters(), model.parameters(), strict=True)
         self._trained = [(theirs, ours) for theirs, ours in pairs if ours.requires_grad]
@@ -34,4 +38,3 @@ class Draft:
         """Take the weights that have changed."""
         for theirs, ours in self._trained:
             theirs.copy_(ours)
-        self.engine.forget()

@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+)
 
 from .decoding import Choose, Continuation, Decoder, fits
 from .reading import Read, UpperLayers
@@ -157,18 +162,21 @@ class Plain(Engine):
         width = max(map(len, rows))
         ids_BT = torch.tensor([[end] * (width - len(row)) + row for row in rows])
         mask_BT = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-        generated = self._model.generate(
-            input_ids=ids_BT.to(self._model.device),
-            attention_mask=mask_BT.to(self._model.device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=end,
-            eos_token_id=end,
-            logits_processor=LogitsProcessorList([_Chosen(choose)]),
-        )
+        # Nothing of the model's own, which may penalise repetitions, for instance, and which
+        # `generate` takes for what it is not told.
+        usual = self._model.generation_config
+        self._model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+        try:
+            generated = self._model.generate(
+                input_ids=ids_BT.to(self._model.device),
+                attention_mask=mask_BT.to(self._model.device),
+                max_new_tokens=max_new_tokens,
+                pad_token_id=end,
+                eos_token_id=end,
+                logits_processor=LogitsProcessorList([_Chosen(choose)]),
+            )
+        finally:
+            self._model.generation_config = usual
         hidden_BH = self.last(prefix, prompts)
         said = [through(row, end) for row in generated[:, width:].tolist()]
         return [Continuation(*pair) for pair in zip(said, hidden_BH, strict=True)]
@@ -217,6 +225,20 @@ class _Chosen(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         chosen = self._choose(scores, list(range(len(scores))))
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen[:, None], 0.0)
+
+
+@torch.no_grad()
+def speaks_plainly(model: PreTrainedModel) -> bool:
+    """Tell whether logits are its head's product with what the last layer says, and no more.
+
+    Some architectures scale or cap them, each in its own way.
+    """
+    whole: Any = model
+    if fits(model):
+        return True
+    ids = torch.arange(3, device=model.device)[None]
+    said = whole.base_model(input_ids=ids).last_hidden_state
+    return torch.allclose(whole.get_output_embeddings()(said), whole(input_ids=ids).logits)
 
 
 def engine_of(model: PreTrainedModel, first: int | None = None) -> Engine:

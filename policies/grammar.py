@@ -22,7 +22,7 @@ from .chat import Chat
 from .decoding import Choose
 from .token_choice import held
 
-_TEXT = r"[^<]+(<[^\/<][^<]*)*"
+_TEXT = r"[^<]([^<]|<+[^<\/])*"
 """What stands between tags: anything that does not close them."""
 
 

@@ -85,16 +85,19 @@ def _height(progress: float) -> float:
 
 
 def _labelled(lm: CausalLM, dialogue: Sequence[Message]) -> tuple[list[int], list[int]]:
-    """Return the tokens of a dialogue, and for each what should follow it, if that is known."""
+    """Return the tokens of a dialogue, and for each what should follow it, if that is known.
+
+    Of a dialogue that is longer than the model can read it is the end.
+    """
     ids: list[int] = []
     labels: list[int] = []
     for place, message in enumerate(dialogue):
         if message["role"] == "assistant":
-            _, [prompt] = lm.chat.prompts([dialogue[:place]], (), lm.context)
+            prompt = lm.chat.tokenize(lm.chat.render(dialogue[:place]))
             said = [*lm.chat.tokenize(message["content"]), lm.chat.end]
             labels += [_IGNORED] * (len(prompt) - len(labels) - 1) + said
             ids = [*prompt, *said]
-    return ids[:-1], labels
+    return ids[:-1][-lm.context :], labels[-lm.context :]
 
 
 def _loss(lm: CausalLM, rows: Sequence[tuple[list[int], list[int]]]) -> Tensor:

@@ -34,7 +34,7 @@ from .critic import Critic
 from .crossing import Message, behind, messages, texts
 from .decoding import Choose, Continuation
 from .draft import Draft
-from .engines import Engine, engine_of
+from .engines import Engine, engine_of, speaks_plainly
 from .token_choice import Evaluated, Writer, all_log_probs, evaluate_tokens, through
 
 
@@ -99,9 +99,10 @@ class LanguagePolicy(ActorCriticPolicy):
                 f"temperature={temperature} and critic_scale={critic_scale} must be above 0, and "
                 f"critic_gradient={critic_gradient} between 0 and 1"
             )
-        if not isinstance(getattr(torch, sampling_dtype or dtype, None), torch.dtype):
-            raise UserError(f"torch has no dtype {sampling_dtype or dtype!r}: give float32, "
-                            "bfloat16 or float16")  # fmt: skip
+        for name in (dtype, sampling_dtype or dtype):
+            found = getattr(torch, name, None)
+            if not (isinstance(found, torch.dtype) and found.is_floating_point):
+                raise UserError(f"{name!r} is no float of torch: give float32, bfloat16 or float16")
         _check_spaces(observation_space, action_space)
         self._settings: dict[str, Any] = {
             "model": model,
@@ -127,6 +128,11 @@ class LanguagePolicy(ActorCriticPolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         s = self._settings
         lm = CausalLM(s["model"], dtype=s["dtype"])
+        if not speaks_plainly(lm.model):
+            raise UserError(
+                f"{s['model']!r} cannot be trained here: a {type(lm.model).__name__} scales or "
+                "caps its logits; give a model of another architecture, such as Llama's or Qwen's"
+            )
         self.chat, self._context = lm.chat, lm.context
         digest = torch.tensor(list(bytes.fromhex(lm.fingerprint)), dtype=torch.uint8)
         self.register_buffer("base_sha256", digest)
@@ -257,6 +263,11 @@ class LanguagePolicy(ActorCriticPolicy):
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         return self.forward(observation, deterministic)[0]
 
+    def set_training_mode(self, mode: bool) -> None:
+        """Tell whether there will be an update; what is likely stays so, dropout or not."""
+        super().set_training_mode(mode)
+        self.language_model.eval()
+
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return what was trained, and the hash of the model that it was trained from."""
         kept = {name for name, p in self.named_parameters() if p.requires_grad} | {"base_sha256"}
@@ -280,6 +291,13 @@ class LanguagePolicy(ActorCriticPolicy):
             raise UserError("other weights were saved than are trained here: give the same "
                             "last_layers and lora_rank")  # fmt: skip
         return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    def forget(self) -> None:
+        """Forget what was read: the last bits of what is read anew may be others."""
+        self._read_at_start.clear()
+        self.engine.forget()
+        if self._draft:
+            self._draft.engine.forget()
 
     # Reading
 
@@ -311,8 +329,7 @@ class LanguagePolicy(ActorCriticPolicy):
         trained = [p for p in self.language_model.parameters() if p.requires_grad]
         some = torch.cat([p.detach().flatten()[:4].float() for p in trained])
         if not torch.equal(some, self._seen_weights):
-            self.engine.forget()
-            self._read_at_start.clear()
+            self.forget()
             if self._draft:
                 self._draft.refresh()
             self._seen_weights = some

@@ -113,7 +113,7 @@ class GRPO(PPO):
     """PPO without a critic, over environments that play in groups.
 
     `make_vec(env_id, n, group_size=k)` makes such environments. Advantages are never normalised
-    once more, and discounts mean nothing.
+    once more, and nothing is discounted.
 
     Args:
         args: For `PPO`.
@@ -127,6 +127,8 @@ class GRPO(PPO):
     ) -> None:
         given = {"group_size": group_size, "baseline": baseline}
         kwargs |= {"normalize_advantage": False, "vf_coef": 0.0}
+        # What SB3 adds to the reward of a truncated step is this times what a critic expects.
+        kwargs["gamma"] = 0.0
         kwargs |= {"rollout_buffer_class": GroupRolloutBuffer, "rollout_buffer_kwargs": given}
         super().__init__(*args, **kwargs)
 
@@ -137,7 +139,9 @@ class GRPO(PPO):
         rollout_buffer: buffers.RolloutBuffer,
         n_rollout_steps: int,
     ) -> bool:
-        """Play, beginning with new tasks everywhere, so that all of a group are at the same one."""
+        """Play; all then go on to new tasks, so that all of a group are at the same one."""
+        going = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        # Now and not before the next rollout, whose start is where a run is saved.
         self._last_obs = env.reset()  # type: ignore[assignment]
         self._last_episode_starts = np.ones(env.num_envs, bool)
-        return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        return going

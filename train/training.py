@@ -125,7 +125,7 @@ def train(
                 with _memory_permitting(), without_denormals() if reads else nullcontext():
                     model.learn(
                         max(run.recipe.total_steps - model.num_timesteps, 0),
-                        callback=[MaskInfra(), DialogueStatistics(), between],
+                        callback=[MaskInfra(), between, DialogueStatistics()],
                         reset_num_timesteps=False,
                     )
             model.logger.close()
@@ -254,6 +254,8 @@ class _BetweenRollouts(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._evaluate_and_save()
+        if isinstance(self._ppo.policy, LanguagePolicy):
+            self._ppo.policy.forget()  # the evaluation, which a resumed run does not repeat
 
     def _on_step(self) -> bool:
         return True

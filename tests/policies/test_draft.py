@@ -1,10 +1,13 @@
 """What is sampled in fewer bits and learned from in all of them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from palaestra.errors import UserError
+from palaestra.policies.causal_lm import CausalLM
+from palaestra.policies.draft import Draft
 from palaestra.policies.token_choice import Writer
 
 from .test_language import policy, seen
@@ -42,6 +45,18 @@ def test_what_writes_has_learned_what_the_policy_has(
     torch.testing.assert_close(log_probs, expected[2], atol=1e-4, rtol=0)
 
 
-def test_a_dtype_that_there_is_not_is_told(tiny_chat_folder: Path) -> None:
-    with pytest.raises(UserError, match="no dtype 'float7'"):
-        policy(tiny_chat_folder, sampling_dtype="float7")
+def test_positions_keep_all_their_bits(tiny_chat_folder: Path) -> None:
+    lm = CausalLM(str(tiny_chat_folder))
+    copied: Any = Draft(lm.model, torch.bfloat16).engine
+    theirs = dict(copied._decoder._model.named_buffers())
+    assert {weight.dtype for weight in copied._decoder._model.parameters()} == {torch.bfloat16}
+    assert theirs
+    for name, ours in lm.model.named_buffers():
+        assert torch.equal(theirs[name], ours)
+
+
+@pytest.mark.parametrize("name", ["float7", "int8", "nn"])
+def test_a_dtype_that_is_no_float_is_told(name: str, tiny_chat_folder: Path) -> None:
+    for option in ("dtype", "sampling_dtype"):
+        with pytest.raises(UserError, match=f"'{name}' is no float"):
+            policy(tiny_chat_folder, **{option: name})

@@ -8,9 +8,16 @@ import pytest
 import torch
 from palaestra.errors import UserError
 from palaestra.policies.adapting import adapt
-from palaestra.policies.engines import Engine, Plain, SharedPrefix, engine_of
-from palaestra.policies.token_choice import Writer
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
+from palaestra.policies.engines import Engine, Plain, SharedPrefix, engine_of, speaks_plainly
+from palaestra.policies.token_choice import Writer, evaluate_tokens
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    GraniteConfig,
+    LlamaConfig,
+    Qwen3Config,
+)
 
 VOCABULARY, END, NEW = 50, 49, 9
 SIZES = {
@@ -141,6 +148,24 @@ def test_little_room_to_keep_changes_nothing() -> None:
         found = ours.evaluate(PREFIX, PROMPTS, said)
         for row, other, tokens in zip(found, expected, said, strict=True):
             torch.testing.assert_close(row[: len(tokens)], other[: len(tokens)])
+
+
+def test_what_a_model_would_do_when_it_generates_alone_changes_nothing() -> None:
+    model, ours = engine(GPT2, {})
+    model.generation_config.repetition_penalty = 5.0
+    writer = Writer(1.0)
+    torch.manual_seed(0)
+    said = [c.tokens for c in ours.decode(PREFIX, PROMPTS, writer, END, NEW)]
+    found = evaluate_tokens(head_of(model), ours.evaluate(PREFIX, PROMPTS, said), said, 1.0, False)
+    torch.testing.assert_close(writer.log_probs(said), found.log_probs_B, atol=1e-4, rtol=0)
+
+
+def test_who_makes_more_of_its_logits_is_told_apart() -> None:
+    granite = GraniteConfig(**SIZES)
+    assert all(speaks_plainly(build(config)) for config in (LLAMA, GPT2, granite))
+    granite.logits_scaling = 8.0
+    gemma = Gemma2Config(**SIZES, final_logit_softcapping=0.1)
+    assert not any(speaks_plainly(build(config)) for config in (granite, gemma))
 
 
 def test_frozen_layers_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,24 @@ def written(grammar: Grammar, chat: Chat, length: int, seed: int) -> str:
     return chat.text(ids) if ids[-1] == chat.end else ""
 
 
+@pytest.mark.parametrize("said", ["1 << 2", "a <= b << c", "x", "< is less"])
+def test_what_stands_in_a_call_may_hold_brackets(said: str, tiny_chat_folder: Path) -> None:
+    chat = Chat(str(tiny_chat_folder))
+    grammar = Grammar(calls(SCHEMAS, chat), chat, len(chat.tokenizer))
+    ids = [*chat.tokenize(f"<look_up>{said}</look_up>"), chat.end]
+    left = []
+
+    def say(logits_AV: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        token = ids[len(left)]
+        left.append(bool(logits_AV[0, token] == 0))
+        return torch.tensor([token])
+
+    choose = grammar.holding(say)
+    for _ in ids:
+        choose(torch.zeros(1, len(chat.tokenizer)), [0])
+    assert all(left) is not said.startswith("<")
+
+
 def test_whatever_is_written_is_a_call_or_an_answer(tiny_chat_folder: Path) -> None:
     chat = Chat(str(tiny_chat_folder))
     grammar = Grammar(calls(SCHEMAS, chat), chat, len(chat.tokenizer))

@@ -12,9 +12,11 @@ from gymnasium import spaces
 from palaestra.envs.vector import make_vec
 from palaestra.envs.views import make
 from palaestra.errors import UserError
+from palaestra.policies.chat import Chat
 from palaestra.policies.language import LanguagePolicy
 from palaestra.train.token_vec_env import TokenVecEnv
 from stable_baselines3 import PPO
+from transformers import GPT2Config, GPT2LMHeadModel, GraniteConfig, GraniteForCausalLM
 
 LENGTH = 10
 EXAMPLES = [
@@ -91,6 +93,37 @@ def test_padding_behind_the_end_counts_for_nothing(tiny_chat_folder: Path) -> No
     other[:, 5:] = 7
     one, two = (ours.evaluate_actions(obs, a)[1] for a in (actions, other))
     assert torch.equal(one, two)
+
+
+def test_dropout_changes_nothing_between_rollout_and_update(
+    tiny_chat_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = Chat(str(tiny_chat_folder)).tokenizer
+    end = tokenizer.eos_token_id
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=1, bos_token_id=end,
+        eos_token_id=end, resid_pdrop=0.5, embd_pdrop=0.5,
+    )  # fmt: skip
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    ours, obs = policy(tmp_path), seen(tmp_path)
+    actions, _, log_probs = ours(obs)
+    ours.set_training_mode(True)
+    assert ours.training
+    again = ours.evaluate_actions(obs, actions)[1]
+    torch.testing.assert_close(again, log_probs, atol=1e-4, rtol=0)
+
+
+def test_a_model_that_scales_its_logits_is_refused(tiny_chat_folder: Path, tmp_path: Path) -> None:
+    tokenizer = Chat(str(tiny_chat_folder)).tokenizer
+    config = GraniteConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=1, num_key_value_heads=1, logits_scaling=8.0,
+    )  # fmt: skip
+    GraniteForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="GraniteForCausalLM scales or caps"):
+        policy(tmp_path)
 
 
 def test_a_fused_step_is_noticed(tiny_chat_folder: Path) -> None:

@@ -24,7 +24,8 @@ ENV = "palaestra/Calculator-v0"
 SMALL: dict[str, Any] = {
     "warmup_dialogues": 64, "warmup_epochs": 1, "total_steps": 64, "n_envs": 8, "n_steps": 4,
     "batch_size": 16, "evaluate_every": 32, "evaluate_episodes": 4, "checkpoint_every": 32,
-    "max_new_tokens": 8,
+    # At a rate that falls to 0, the last rollout would teach nothing.
+    "max_new_tokens": 8, "learning_rate_schedule": "constant",
 }  # fmt: skip
 
 
@@ -74,11 +75,31 @@ def test_a_sampled_episode_depends_on_its_seed_alone(tmp_path: Path) -> None:
     assert played[0] == played[1]
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+@pytest.fixture(scope="module")
+def wordy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose template shows the system's message, with which all dialogues then begin."""
+    folder = tmp_path_factory.mktemp("wordy") / "model"
+    warm_up(ENV, recipe(), 0, folder)  # type: ignore[arg-type]
+    template = folder / "chat_template.jinja"
+    shown = template.read_text().replace("{% if m['role'] != 'system' %}", "{% if true %}")
+    template.write_text(shown.replace("<|{{ m['role'] }}|>", "<|{{ m['role'] }}|> "))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "says_all"),
+    [
+        ({}, False), ({"algorithm": "grpo"}, False), ({"algorithm": "grpo"}, True),
+        ({"last_layers": 1}, True), ({"sampling_dtype": "bfloat16"}, True),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_a_killed_run_ends_in_the_same_weights(
-    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], says_all: bool, wordy: Path, tmp_path: Path
 ) -> None:
-    whole = Run(ENV, recipe(algorithm=algorithm), 0, tmp_path / "whole")
+    if says_all:
+        changes = changes | {"model": str(wordy), "warmup": "none"}
+    whole = Run(ENV, recipe(**changes), 0, tmp_path / "whole")
     train(whole, device="cpu")
     killed = Run(ENV, whole.recipe, 0, tmp_path / "killed")
     with pytest.raises(KeyboardInterrupt):
