@@ -100,6 +100,6 @@ class LanguageModel(Agent):
         return self._lm.grammar(text) if text else None
 
     def fingerprint(self) -> str:
-        """Return a hash of the weights, the prompt and the options."""
-        weights = self._lm.fingerprint
-        return digest({**self.options, "model": weights, "prefix": self._prefix})
+        """Return a hash of the weights, the tokens, the prompt and the options."""
+        model = [self._lm.fingerprint, self._lm.chat.fingerprint]
+        return digest({**self.options, "model": model, "prefix": self._prefix})

@@ -1,6 +1,9 @@
 """Dialogues as tokens: what a model's tokenizer and chat template make of messages."""
 
+import hashlib
+import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,12 @@ class Chat:
         self.end: int = self.tokenizer.eos_token_id
         """The token that ends a turn."""
         self._heads: dict[str, list[int]] = {}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the template and of the tokens, which decide what a model is shown."""
+        said = [self.tokenizer.chat_template, sorted(self.tokenizer.get_vocab().items())]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def prompts(
         self,

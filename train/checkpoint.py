@@ -55,10 +55,13 @@ class Checkpoint:
             model_file = (self.folder / "model.zip").read_bytes()
             if hashlib.sha256(model_file).hexdigest() != card["model_sha256"]:
                 raise damaged
+            elsewhere = moved(self.folder)
+            if elsewhere:
+                state["envs"].model = elsewhere["policy_kwargs"]["model"]
             kind = GRPO if card.get("algorithm") == "grpo" else PPO
             model: PPO = kind.load(
                 self.folder / "model.zip", env=state["envs"], device=device, force_reset=False,
-                custom_objects=moved(self.folder),
+                custom_objects=elsewhere,
             )  # fmt: skip
         except UserError:
             raise

@@ -1,8 +1,10 @@
 """What is particular to the training of language models: the warm start, tokens, the policy."""
 
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from gymnasium import spaces
 from ..agents import Seat
 from ..envs import views
 from ..envs.vector import make_vec
+from ..errors import UserError
 from ..policies.causal_lm import CausalLM
 from ..policies.chat import Chat
 from ..policies.crossing import Message
@@ -84,9 +87,13 @@ def warm_up(
         seed: Of the weights, the dialogues and their order.
         folder: Where the model is written, whole or not at all; one that is there is taken.
         tell: Called with the loss of each step, in nats a token.
+
+    Raises:
+        UserError: the folder holds something else.
     """
     if recipe.warmup == "none":
         return recipe.model
+    card = _card(env_id, recipe, seed)
     if not folder.exists():
         draft = folder.with_name(f".making-{folder.name}")
         shutil.rmtree(draft, ignore_errors=True)
@@ -102,5 +109,27 @@ def warm_up(
         with quietly():
             lm.model.save_pretrained(draft)
         lm.chat.tokenizer.save_pretrained(draft)
+        (draft / _CARD).write_text(json.dumps(card, indent=2), "utf-8")
         draft.rename(folder)
+    elif _found(folder / _CARD) != card:
+        raise UserError(
+            f"{folder} holds another warm start than this one, or something else: give another "
+            "--out, or delete it"
+        )
     return str(folder)
+
+
+_CARD = "warmup.json"
+
+
+def _card(env_id: str, recipe: LanguageRecipe, seed: int) -> dict[str, Any]:
+    """Return all that a warm start depends on."""
+    shown = {k: v for k, v in asdict(recipe).items() if k.startswith("warmup")}
+    return {"env": env_id, "seed": seed, "model": recipe.model} | shown
+
+
+def _found(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None

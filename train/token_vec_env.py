@@ -1,5 +1,6 @@
 """Dialogues for stable-baselines3 whose actions are the token ids of messages."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,8 @@ class TokenVecEnv(AsVecEnv):
                 f"tokens make messages, and these environments take {self.action_space}: make "
                 "them in the view 'dialogue'"
             )
-        self._chat = Chat(model)
+        self.model = model
+        """Whose tokenizer; a run that was moved has it elsewhere."""
         count = len(self._chat.tokenizer)
         self.action_space = spaces.MultiDiscrete([count] * max_new_tokens)
 
@@ -50,10 +52,10 @@ class TokenVecEnv(AsVecEnv):
         rows = np.asarray(actions).tolist()
         super().step_async([self._chat.text(through(row, end)) for row in rows])
 
+    @cached_property
+    def _chat(self) -> Chat:
+        return Chat(self.model)
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the tokenizer, which is loaded again."""
-        return {k: v for k, v in vars(self).items() if k != "_chat"} | {"model": self._chat.name}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._chat = Chat(vars(self).pop("model"))
+        return {k: v for k, v in vars(self).items() if k != "_chat"}

@@ -53,6 +53,13 @@ def test_a_grammar_leaves_calls_and_answers(shown: Any) -> None:
     assert agent.fingerprint() != shown.fingerprint()
 
 
+def test_another_template_makes_another_agent(shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, chat = shown.fingerprint(), shown._lm.chat
+    monkeypatch.setattr(chat.tokenizer, "chat_template", chat.tokenizer.chat_template + " ")
+    monkeypatch.delitem(vars(chat), "fingerprint")  # which had been computed
+    assert shown.fingerprint() != before
+
+
 def test_its_name_says_who_it_is(shown: Any) -> None:
     assert shown.name == f"{PACKAGED_MODEL} (4 shots)"
     assert shown.view == "text"

@@ -120,13 +120,16 @@ def stopping(steps: int) -> Callable[[int], None]:
     return tell
 
 
-def test_a_run_that_was_moved_plays_on(tmp_path: Path) -> None:
-    run = Run(ENV, recipe(total_steps=32), 0, tmp_path / "run")
-    train(run, device="cpu")
+def test_a_run_that_was_moved_plays_and_learns_on(tmp_path: Path) -> None:
+    run = Run(ENV, recipe(), 0, tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train(run, device="cpu", tell=stopping(33))
     before = seat(ENV, "test", str(run.folder), {}, "cpu").fingerprint()
     shutil.move(run.folder, tmp_path / "moved")
     after = seat(ENV, "test", str(tmp_path / "moved"), {}, "cpu").fingerprint()
     assert before == after
+    there = Run(ENV, run.recipe, 0, tmp_path / "moved")
+    assert train(there, resume=True, device="cpu").num_timesteps == 64
 
 
 def test_another_base_is_refused(tmp_path: Path) -> None:
@@ -149,6 +152,25 @@ def test_a_warm_start_is_made_once_and_by_its_seed(tmp_path: Path) -> None:
     stamp = (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns
     warm_up(ENV, made, 0, tmp_path / "a")
     assert (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_a_run_that_did_not_begin_left_is_taken_for_what_it_is(
+    seed: int, tmp_path: Path
+) -> None:
+    """Its recipe had one thing that could not be; what was warmed up is right or is not."""
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="last_layers=9"):
+        train(Run(ENV, recipe(last_layers=9), 0, out), device="cpu")
+    assert (out / "base").is_dir()
+    if seed == 0:
+        assert train(Run(ENV, recipe(total_steps=32), 0, out), device="cpu").num_timesteps == 32
+        return
+    with pytest.raises(UserError, match="another warm start"):
+        train(Run(ENV, recipe(total_steps=32), seed, out), device="cpu")
+    (out / "base" / "warmup.json").write_text("{")
+    with pytest.raises(UserError, match="something else"):
+        train(Run(ENV, recipe(total_steps=32), 0, out), device="cpu")
 
 
 def test_a_warm_start_teaches_the_form(tmp_path: Path) -> None:
