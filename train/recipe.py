@@ -192,7 +192,7 @@ def load_recipe(
         UserError: the file cannot be read, or a key or value is not one of a recipe.
     """
     kind, packaged = RECIPES[agent], files(__package__) / "recipes" / f"{path or agent}.yaml"
-    source = path if path and (path.exists() or not packaged.is_file()) else packaged
+    source = path if path and (path.is_file() or not packaged.is_file()) else packaged
     try:
         book = yaml.safe_load(source.read_text("utf-8"))
     except OSError as error:

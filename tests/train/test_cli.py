@@ -299,6 +299,10 @@ def test_a_model_is_taught_before_it_is_trained(
     assert main(command) == 2  # the recipe of a model that has been taught by others
     assert "warmup=oracle" in capsys.readouterr().err
     small = ["--set", "warmup_dialogues=64", "--set", "warmup_epochs=1"]
+    (tmp_path / "file").write_text("")
+    nowhere = [*command[:-3], "--out", str(tmp_path / "file" / "x"), "--quiet", "--recipe", "tiny"]
+    assert main([*nowhere, *small]) == 2
+    assert "cannot write to" in capsys.readouterr().err
     assert main([*command, "--recipe", "tiny", *small]) == 0
     shown = capsys.readouterr().out
     assert f"taught by 64 dialogues (blind): {folder}" in shown

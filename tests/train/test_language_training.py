@@ -271,7 +271,7 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], tmp_path: Path) -> 
         build(run, "cpu")
 
 
-def test_recipes_come_by_name_and_by_agent(tmp_path: Path) -> None:
+def test_recipes_come_by_name_and_by_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(load_recipe(ENV)) is Recipe
     big = load_recipe(ENV, agent="language-ppo")
     assert isinstance(big, LanguageRecipe)
@@ -280,3 +280,7 @@ def test_recipes_come_by_name_and_by_agent(tmp_path: Path) -> None:
         load_recipe(ENV, changes={"model": "tiny"})
     with pytest.raises(UserError, match="cannot read"):
         load_recipe(ENV, tmp_path / "none.yaml", agent="language-ppo")
+    monkeypatch.chdir(tmp_path)
+    before = recipe()
+    Path("tiny").mkdir()  # of a run, perhaps
+    assert recipe() == before
