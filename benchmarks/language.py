@@ -4,8 +4,8 @@
 
 32 dialogues of Calculator behind nine solved tasks, SmolLM2-135M-Instruct in float32. `rollout`
 samples so many tokens for each, none of which ends a row; transformers' `generate` is given the
-same prompts and lengths, and says nothing of log-probabilities, which ours are compared with in
-one pass over everything: `difference` is the largest, in nats a message. `update` is a loss and
+same prompts and lengths, and says nothing of log-probabilities. Ours are compared with those of
+one pass over everything: `difference` is the largest of a message. `update` is a loss and
 its gradient for the last four layers, of the same messages; the peer reads the whole of each row,
 as any policy around a model of transformers would. It takes most of ten minutes.
 """
@@ -57,7 +57,8 @@ def main() -> None:
         return found.detach()
 
     for name in policies:
-        print(f"difference, {name}: {float((update(name) - log_probs).abs().max()):.1e} nats")
+        off = float((update(name) - log_probs).abs().max())
+        print(f"difference, {name}: {off:.1e} nats, {off / NEW:.1e} a token")
     turns = {name: partial(update, name) for name in policies}
     rows += compared("update", in_turns(turns, chosen.rounds), ROWS, "messages")
     report(rows, chosen.json)
