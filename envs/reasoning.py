@@ -51,9 +51,11 @@ class Reasoning(PlannedEnv):
 
     ## Reference Scores
     Success on `test`, at either level: random choices 0.12 (one in eight), oracle 1. On the
-    mixture of all generators (`palaestra/Reasoning-v0`) SmolLM2-135M-Instruct, 4 shots and
-    messages of at most 48 tokens, greedy 0.00 (none of 200 episodes), with 3.0 messages an
-    episode that hold no answer; sampled at temperature 1 0.00 (none of 200), with 3.5 of them.
+    mixture of all generators (`palaestra/Reasoning-v0`) PPO through `AsChoices` and MiniLM 0.17
+    (0.12 to 0.23; 6,144 steps, one training seed, 200 episodes), where random choices took 0.15
+    (0.11 to 0.20) of the same tasks; SmolLM2-135M-Instruct, 4 shots and messages of at most 48
+    tokens, greedy 0.00 (none of 200), with 3.0 messages an episode that hold no answer; sampled
+    at temperature 1 0.00 (none of 200), with 3.5 of them.
 
     ## Version History
     v0: first version.
