@@ -24,9 +24,8 @@ class Draft:
 
     def __init__(self, model: PreTrainedModel, dtype: torch.dtype) -> None:
         copied: Any = copy.deepcopy(model).requires_grad_(False)
-        for (
-            parameter
-        ) in copied.parameters():  # not the frequencies of positions, as in `from_pretrained`
+        # Not the frequencies of positions, which `from_pretrained` leaves as they are, too.
+        for parameter in copied.parameters():
             parameter.data = parameter.data.to(dtype)
         self.engine = engine_of(copied)
         """What runs the copy."""

@@ -102,6 +102,7 @@ def _warmup(options: argparse.Namespace) -> int:
     from .language_training import warm_up
     from .progress import progress_bar
     from .recipe import LanguageRecipe, load_recipe, parse_settings
+    from .training import make_folder
 
     env_id = views.find_spec(options.env).id
     recipe = load_recipe(env_id, options.recipe, parse_settings(options.set), "language-ppo")
@@ -110,12 +111,7 @@ def _warmup(options: argparse.Namespace) -> int:
         raise UserError("the recipe shows nothing: add --set warmup=oracle, or warmup=blind")
     if options.out.exists():
         raise UserError(f"{options.out} exists already: give another --out")
-    try:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {options.out}: {error.strerror}; give another --out"
-        ) from None
+    make_folder(options.out.parent)
     with progress_bar(recipe.warmup_steps, "steps", options.quiet) as bar:
         warm_up(env_id, recipe, options.seed, options.out, lambda loss: bar.update(1))
     print(f"taught by {recipe.warmup_dialogues:,} dialogues ({recipe.warmup}): {options.out}")

@@ -102,12 +102,7 @@ def train(
         UserError: the folder holds a run and `resume` is off, or holds another run or none, or
             is in use; or a checkpoint is damaged, or memory is used up.
     """
-    try:
-        run.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {run.folder}: {error.strerror}; give another --out"
-        ) from None
+    make_folder(run.folder)
     with _locked(run.folder):
         _check_folder(run, resume)
         checkpoint = latest_checkpoint(run.checkpoints)
@@ -123,6 +118,7 @@ def train(
                 warnings.filterwarnings("ignore", known)
                 reads = isinstance(run.recipe, LanguageRecipe)
                 with _memory_permitting(), without_denormals() if reads else nullcontext():
+                    # Statistics last, so that the time of a rollout holds no evaluation.
                     model.learn(
                         max(run.recipe.total_steps - model.num_timesteps, 0),
                         callback=[MaskInfra(), between, DialogueStatistics()],
@@ -130,6 +126,18 @@ def train(
                     )
             model.logger.close()
     return model
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for what is trained, where it is not there.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; give another --out") from None
 
 
 class Recorded(NamedTuple):

@@ -29,8 +29,10 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def recipe(**changes: Any) -> Recipe:
-    return load_recipe(ENV, Path("tiny"), SMALL | changes, "language-ppo")
+def recipe(**changes: Any) -> LanguageRecipe:
+    made = load_recipe(ENV, Path("tiny"), SMALL | changes, "language-ppo")
+    assert isinstance(made, LanguageRecipe)
+    return made
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def test_a_sampled_episode_depends_on_its_seed_alone(tmp_path: Path) -> None:
 def wordy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose template shows the system's message, with which all dialogues then begin."""
     folder = tmp_path_factory.mktemp("wordy") / "model"
-    warm_up(ENV, recipe(), 0, folder)  # type: ignore[arg-type]
+    warm_up(ENV, recipe(), 0, folder)
     template = folder / "chat_template.jinja"
     shown = template.read_text().replace("{% if m['role'] != 'system' %}", "{% if true %}")
     template.write_text(shown.replace("<|{{ m['role'] }}|>", "<|{{ m['role'] }}|> "))
