@@ -1,11 +1,9 @@
 """Compiled functions without the look at the types of their arguments."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 
-@cache
 def direct(function: Any, signature: Any) -> Callable[..., Any]:
     """Return what takes for granted that its arguments are as a signature says.
 

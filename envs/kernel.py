@@ -11,11 +11,12 @@ process would compile anew.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from numba import njit, types
 
 from . import fresh  # noqa: F401
+from .direct import direct
 
 _MATRIX, _FLAGS = types.float32[:, ::1], types.boolean[::1]
 STEP = types.int64(
@@ -46,7 +47,8 @@ RESET = types.void(
 """Signature of every `reset`."""
 
 
-class Kernel(NamedTuple):
+@dataclass(frozen=True)
+class Kernel:
     """The compiled part of an environment."""
 
     step: Callable[..., int]
@@ -55,6 +57,11 @@ class Kernel(NamedTuple):
     """Compiled with the signature `RESET`."""
     state_size: int
     """Numbers that say all about the state of one environment, S."""
+    step_direct: Callable[..., int] = field(init=False)
+    """`step`, which does not look at the types of its arguments."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step_direct", direct(self.step, STEP))
 
 
 @njit(error_model="numpy", inline="always")

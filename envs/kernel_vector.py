@@ -10,8 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from .direct import direct
-from .kernel import STEP, Kernel
+from .kernel import Kernel
 from .kernel_env import KernelEnv, checked_actions, take_whole
 from .pcg64 import states_from_generators, states_from_seeds
 
@@ -168,7 +167,7 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         actions_N_A = self._taken(actions)
         if not self._seeded or self._no_reset:
             self.check_begun()
-        ended: int = direct(self.alone_class.kernel.step, STEP)(
+        ended: int = self.alone_class.kernel.step_direct(
             self.state_N_S,
             self.steps_N,
             self.over_N,
