@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .adapting import layers_of
+from .adapting import adapt, layers_of
 from .causal_lm import CausalLM
 from .crossing import Message
 
@@ -25,26 +25,31 @@ def imitate(
     epochs: int = 1,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
+    last_layers: int | None = None,
     tell: Callable[[float], None] = lambda loss: None,
 ) -> None:
     """Teach a model to say what the assistant says, each token where it stands.
 
     Args:
-        lm: Changed in place, all of its weights.
+        lm: Changed in place.
         dialogues: Each begins anew.
         seed: Of the order.
         epochs: How often each dialogue is seen.
         batch_size: Dialogues of a step.
         learning_rate: At its height, to which it rises for a twentieth of the steps; then it
             falls to 0 along a cosine.
+        last_layers: How many of the last layers are taught; None for all weights.
         tell: Called with the loss of each step, in nats a token.
+
+    Raises:
+        UserError: there are not so many layers.
     """
-    lm.model.requires_grad_(True)
+    adapt(lm.model, last_layers)
     rows = [_labelled(lm, dialogue) for dialogue in dialogues]
     rng = np.random.default_rng(seed)
     steps = epochs * math.ceil(len(rows) / batch_size)
-    parameters = list(lm.model.parameters())
-    optimizers = _optimizers(lm, learning_rate)
+    parameters = [p for p in lm.model.parameters() if p.requires_grad]
+    optimizers = _optimizers(lm, parameters, learning_rate)
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: _height(n / steps))
         for optimizer in optimizers
@@ -62,16 +67,18 @@ def imitate(
             tell(loss.item())
 
 
-def _optimizers(lm: CausalLM, learning_rate: float) -> list[torch.optim.Optimizer]:
+def _optimizers(
+    lm: CausalLM, parameters: Sequence[torch.nn.Parameter], learning_rate: float
+) -> list[torch.optim.Optimizer]:
     """Return Muon for the matrices of the layers, and AdamW for all else.
 
     A tiny model learns with it in half the steps, and what it learns then holds for numbers that
     it never saw: 1,250 steps of AdamW leave it copying three quarters of them, Muon nearly all.
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
     """
-    matrices = [p for p in layers_of(lm.model).parameters() if p.ndim == 2]
-    apart = {id(p) for p in matrices}
-    others = [p for p in lm.model.parameters() if id(p) not in apart]
+    within = {id(p) for p in layers_of(lm.model).parameters() if p.ndim == 2}
+    matrices = [p for p in parameters if id(p) in within]
+    others = [p for p in parameters if id(p) not in within]
     return [
         torch.optim.Muon(
             matrices, lr=learning_rate, weight_decay=_DECAY, adjust_lr_fn="match_rms_adamw"

@@ -103,7 +103,8 @@ class LanguageRecipe(Recipe):
     max_new_tokens: int = 48
     """Most tokens of a message."""
     last_layers: int | None = None
-    """Layers that are trained, the last ones; all weights if None."""
+    """Layers that are trained, the last ones; all weights if None. The same holds for the warm
+    start, but for that of a tiny model, which is taught all it knows."""
     lora_rank: int | None = None
     """Rank of adapters that are trained instead of weights."""
     temperature: float = 1.0
