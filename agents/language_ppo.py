@@ -27,9 +27,7 @@ class LanguagePPOAgent(PPOAgent):
     @property
     def name(self) -> str:
         """The model and what it was trained with, and `(sampled)` if it samples."""
-        named = self._policy.chat.name.rstrip("/")
-        path = Path(named)
-        model = "tiny" if path.name == "base" else path.name
+        model = Path(self.card["model"]).name  # of a warm start, what it began with
         return f"{model} {self.card['algorithm']}" + (
             " (sampled)" if self.options["sample"] else ""
         )

@@ -47,13 +47,6 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def read(self, rows: Sequence[Ids]) -> Read:
-        """Return what the last layer says behind each token, with gradients.
-
-        All layers are read through, so all weights may be trained.
-        """
-
-    @abstractmethod
     def forget(self) -> None:
         """Forget what was computed with weights that have changed."""
 
@@ -72,7 +65,6 @@ class SharedPrefix(Engine):
     ) -> None:
         below = first or None
         self._decoder = Decoder(model, first=below)
-        self._all = UpperLayers(model, 0)
         self._upper = UpperLayers(model, first or 0)
         self._frozen, self._most = below is not None, kept
         self._rows: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
@@ -100,10 +92,6 @@ class SharedPrefix(Engine):
         inputs = self._inputs(prefix, rows) if self._frozen else rows
         read = self._upper.run(self._prefix_inputs(list(prefix)), inputs)
         return _before(read, prompts, actions)
-
-    def read(self, rows: Sequence[Ids]) -> Read:
-        """Return what the last layer says behind each token, with gradients."""
-        return self._all.run(None, rows)
 
     def forget(self) -> None:
         """Forget what was computed with weights that have changed."""
@@ -190,17 +178,14 @@ class Plain(Engine):
         """Return what the last layer says before each token of the actions, with gradients."""
         whole = [[*prefix, *prompt] for prompt in prompts]
         rows = [[*p, *a[:-1]] for p, a in zip(whole, actions, strict=True)]
-        return _before(self.read(rows), whole, actions)
-
-    def read(self, rows: Sequence[Ids]) -> Read:
-        """Return what the last layer says behind each token, with gradients."""
         ids = [torch.tensor([*row]) for row in rows]
         ids_BT = pad_sequence(ids, batch_first=True).to(self._model.device)
         mask_BT = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
         out = self._model.base_model(input_ids=ids_BT, attention_mask=mask_BT.to(ids_BT.device))
         hidden_BTH: Tensor = out.last_hidden_state
         B, T, _ = hidden_BTH.shape
-        return Read(hidden_BTH.flatten(0, 1), list(range(0, B * T, T)))
+        read = Read(hidden_BTH.flatten(0, 1), list(range(0, B * T, T)))
+        return _before(read, whole, actions)
 
     def forget(self) -> None:
         """Do nothing: nothing is remembered."""

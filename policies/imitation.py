@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from .adapting import adapt, layers_of
 from .causal_lm import CausalLM
 from .crossing import Message
+from .engines import Engine, engine_of
 
 _DECAY = 0.3
 """Of weights, times the learning rate."""
@@ -44,7 +45,8 @@ def imitate(
     Raises:
         UserError: there are not so many layers.
     """
-    adapt(lm.model, last_layers)
+    # Not the model's own, which reads all layers: what is below those that are taught is read once.
+    engine = engine_of(lm.model, adapt(lm.model, last_layers))
     rows = [_labelled(lm, dialogue) for dialogue in dialogues]
     rng = np.random.default_rng(seed)
     steps = epochs * math.ceil(len(rows) / batch_size)
@@ -57,7 +59,7 @@ def imitate(
     for _ in range(epochs):
         order = rng.permutation(len(rows))
         for start in range(0, len(rows), batch_size):
-            loss = _loss(lm, [rows[i] for i in order[start : start + batch_size]])
+            loss = _loss(lm, engine, [rows[i] for i in order[start : start + batch_size]])
             lm.model.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -92,7 +94,7 @@ def _height(progress: float) -> float:
 
 
 def _labelled(lm: CausalLM, dialogue: Sequence[Message]) -> tuple[list[int], list[int]]:
-    """Return the tokens of a dialogue, and for each what should follow it, if that is known.
+    """Return the tokens of a dialogue, and for all but the first what should stand there.
 
     Of a dialogue that is longer than the model can read it is the end.
     """
@@ -104,18 +106,18 @@ def _labelled(lm: CausalLM, dialogue: Sequence[Message]) -> tuple[list[int], lis
             said = [*lm.chat.tokenize(message["content"]), lm.chat.end]
             labels += [_IGNORED] * (len(prompt) - len(labels) - 1) + said
             ids = [*prompt, *said]
-    return ids[:-1][-lm.context :], labels[-lm.context :]
+    return ids[-lm.context - 1 :], labels[-lm.context :]
 
 
-def _loss(lm: CausalLM, rows: Sequence[tuple[list[int], list[int]]]) -> Tensor:
-    read = lm.engine.read([ids for ids, _ in rows])
+def _loss(lm: CausalLM, engine: Engine, rows: Sequence[tuple[list[int], list[int]]]) -> Tensor:
+    hidden_BNH = engine.evaluate([], [ids[:1] for ids, _ in rows], [ids[1:] for ids, _ in rows])
     known = [
-        (start + place, label)
-        for start, (_, labels) in zip(read.starts, rows, strict=True)
+        (b * hidden_BNH.shape[1] + place, label)
+        for b, (_, labels) in enumerate(rows)
         for place, label in enumerate(labels)
         if label != _IGNORED
     ]
     places_K, labels_K = torch.tensor(known, device=lm.model.device).unbind(1)
-    hidden_KH = read.hidden_MH.index_select(0, places_K)
+    hidden_KH = hidden_BNH.flatten(0, 1).index_select(0, places_K)
     logits_KV = lm.model.get_output_embeddings()(hidden_KH).float()
     return F.cross_entropy(logits_KV, labels_K)

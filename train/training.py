@@ -332,12 +332,14 @@ class _BetweenRollouts(BaseCallback):
         self.writer.flush()  # what a checkpoint has behind it is not logged again
 
     def _card(self) -> dict[str, Any]:
-        return {
+        recipe = self.run.recipe
+        named = {"model": recipe.model} if isinstance(recipe, LanguageRecipe) else {}
+        return named | {
             "agent": self.run.agent,
             "algorithm": type(self._ppo).__name__.lower(),
             "env": self.run.env_id,
             "training_seed": self.run.seed,
-            "recipe_hash": digest(asdict(self.run.recipe)),
+            "recipe_hash": digest(asdict(recipe)),
             "steps": self.num_timesteps,
             "versions": versions(),
             "commit": commit(),

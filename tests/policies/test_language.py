@@ -224,7 +224,7 @@ def test_choices_are_as_likely_as_the_messages_they_are(tiny_chat_folder: Path) 
     for k in range(6):
         text = bytes(obs["choices"][0, k].tolist()).rstrip(b"\0").decode()
         tokens = [*ours.chat.tokenize(text), ours.chat.end]
-        hidden = ours.engine.read([[*question, *tokens]]).hidden_MH[len(question) - 1 : -1]
+        hidden = ours.engine.evaluate([], [question], [tokens])[0]
         log_p = ours.language_model.get_output_embeddings()(hidden).log_softmax(1)
         rows.append(log_p.gather(1, torch.tensor(tokens)[:, None]).sum())
     assert said

@@ -110,6 +110,8 @@ def test_a_killed_run_ends_in_the_same_weights(
     one, other = weights(whole.folder), weights(killed.folder)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+    begun_with = "model" if says_all else "tiny"
+    assert seat(ENV, "test", str(killed.folder), {}, "cpu").name.startswith(f"{begun_with} ")
 
 
 def stopping(steps: int) -> Callable[[int], None]:
