@@ -65,7 +65,9 @@ class BabyAI(gymnasium.Env[NDArray[np.float32], np.integer[Any]]):
     0.16, PickupLoc 0.10, OpenDoor 0.05, OpenDoorsOrder 0.03 (500 episodes each), UnlockLocal,
     PutNextLocal and BlockedUnlockPickup 0 (300 each), KeyCorridor 0.01 (150). Mean return of
     the oracle, in this order: 0.86, 0.84, 0.87, 0.86, 0.85, 0.80, 0.83, 0.68, 0.78. PPO on the
-    arrays, GoToObj, 0.99 (0.98 to 1.00; 184,320 steps, one training seed, 200 episodes).
+    arrays, GoToObj, 0.99 (0.98 to 1.00; 184,320 steps, one training seed, 200 episodes). In
+    words, GoToObj, SmolLM2-135M-Instruct, 1 shot, greedy 0.00 (none of 200 episodes), and sampled
+    at temperature 1 0.00 (none of 200), with 2.6 messages an episode that are no move.
 
     ## Version History
     v0: first version.
