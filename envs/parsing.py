@@ -41,8 +41,11 @@ _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _TAGGED = re.compile(r"<([a-z_][\w.-]{0,60})>(.*?)</\1>", re.DOTALL | re.IGNORECASE)
 _FENCED = re.compile(r"```([a-z_][\w.-]{0,60})[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 # No control characters, no further brackets, no fence: nothing else of it could mean anything.
-_PROSE = r"[\t\n -;=-Z\\-_a-~]*"
-_PLAIN = re.compile(rf"{_PROSE}<([a-z_]\w{{0,40}})>([ -;=-Z\\-~]*)</\1>{_PROSE}", re.ASCII)
+_PROSE = r"[\t\n -;=-Z\\-_a-~]*+"
+PLAIN = re.compile(rf"{_PROSE}<([a-z_]\w{{0,40}}+)>([ -;=-Z\\-~]*+)</\1>{_PROSE}", re.ASCII)
+"""Plain prose around one tag: a message that it matches whole means what the tag means, and
+nothing else in it could be taken for a marker. It is found out many times faster than `parse`
+reads a message."""
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL | re.IGNORECASE)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 
@@ -68,20 +71,6 @@ def parse(message: str, tools: Mapping[str, Tool]) -> Parsed:
     if (boxed := _last_boxed(message)) is not None:
         return Answer(boxed.strip())
     return Malformed("no tool call and no answer was found")
-
-
-def plain_tag(message: str) -> tuple[str, str] | None:
-    """Return the tag of a message of plain prose around one tag, and what stands inside.
-
-    None means that the message has to be parsed. One that has a plain tag means what the tag
-    means, and nothing else in it could be taken for a marker; this is found out many times
-    faster than `parse` reads a message.
-    """
-    found = _PLAIN.fullmatch(message)
-    if found is None:
-        return None
-    name, text = found.groups()
-    return name, text.strip()
 
 
 def parse_tag(tool: Tool, text: str) -> ToolCall | Malformed:

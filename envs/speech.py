@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from .parsing import Answer, Malformed, ToolCall, parse, parse_tag, plain_tag
+from .parsing import PLAIN, Answer, Malformed, ToolCall, parse, parse_tag
 from .tools import Tool
 
 MAX_ACTION_LENGTH = 4096
@@ -56,14 +56,17 @@ class Speech:
 
     def hear(self, message: str) -> Heard:
         """Return what a message means, however hostile it is."""
-        tag = plain_tag(message) if len(message) <= MAX_ACTION_LENGTH else None
-        if tag is None:
-            heard = self._understood(message)
-        elif tool := self.tools.get(tag[0]):
-            parsed = parse_tag(tool, tag[1])
-            heard = message, parsed, _arguments_of(parsed)
-        elif tag[0] == "answer":
-            heard = message, tag, _NO_ARGUMENTS
+        heard: Heard
+        short = len(message) <= MAX_ACTION_LENGTH
+        if short and (plain := PLAIN.fullmatch(message)):
+            name, text = plain.groups()
+            if tool := self.tools.get(name):
+                parsed = parse_tag(tool, text.strip())
+                heard = message, parsed, _arguments_of(parsed)
+            elif name == "answer":
+                heard = message, (name, text.strip()), _NO_ARGUMENTS
+            else:
+                heard = self._understood(message)
         else:
             heard = self._understood(message)
         _remember(self.heard, message, heard)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from palaestra.envs.parsing import Answer, Malformed, ToolCall, parse, plain_tag
+from palaestra.envs.parsing import PLAIN, Answer, Malformed, ToolCall, parse
 from palaestra.envs.speech import Speech, harmless
 from palaestra.envs.tools import Tool
 
@@ -248,6 +248,6 @@ def test_a_plain_message_is_read_as_any_other(
 @pytest.mark.parametrize("name", ["answer", "python"])
 def test_prose_around_a_tag_is_plain(name: str, around: str) -> None:
     message = f"{around}<{name}> 42 </{name}>{around}"
-    assert plain_tag(message) == (name, "42")
+    assert PLAIN.fullmatch(message)
     assert harmless(message, TOOLS) == message
     assert Speech(TOOLS).hear(message) == Speech(TOOLS)._understood(message)
