@@ -10,6 +10,7 @@ from gymnasium.error import ResetNeeded
 from numba import njit, types
 from numpy.typing import NDArray
 
+from .direct import direct
 from .kernel import Kernel
 
 _NO_CONSTANTS = frozenset({"last_u", "render_mode", "steps_beyond_terminated"})
@@ -138,8 +139,11 @@ def _shown(given: NDArray[Any]) -> str:
     return f"actions have shape {given.shape} and type {given.dtype}"
 
 
-@njit(types.int64(types.int64[::1], types.int64, types.float32[:, ::1]), cache=True)
-def take_whole(actions_N, count, actions_N_1):  # type: ignore[no-untyped-def]
+_TAKE = types.int64(types.int64[::1], types.int64, types.float32[:, ::1])
+
+
+@njit(_TAKE, cache=True)
+def _take_whole(actions_N, count, actions_N_1):  # type: ignore[no-untyped-def]
     """Copy whole numbers; return the place of one outside of 0..count-1, or -1."""
     wrong = -1
     for n in range(len(actions_N)):
@@ -147,6 +151,9 @@ def take_whole(actions_N, count, actions_N_1):  # type: ignore[no-untyped-def]
         if actions_N[n] < 0 or actions_N[n] >= count:
             wrong = n
     return wrong
+
+
+take_whole = direct(_take_whole, _TAKE)
 
 
 @njit(types.int64(types.float32[:, ::1]), cache=True)

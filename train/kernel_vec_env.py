@@ -47,9 +47,8 @@ class KernelVecEnv(VecEnv):
         self.episode_lengths_N = np.zeros(vector.num_envs, np.int32)
         """Steps of each episode so far."""
         count = vector.num_envs
-        self._final_N_D = np.empty(
-            (count, *(vector.single_observation_space.shape or ())), np.float32
-        )
+        self._shape_N_D = (count, *(vector.single_observation_space.shape or ()))
+        self._final_N_D = np.empty(self._shape_N_D, np.float32)
         self._rewards_N = np.empty(count)
         self._flags_N = (np.empty(count, np.bool_), np.empty(count, np.bool_))
         self._ended_N_3, self._totals_N = np.empty((count, 3), np.int64), np.empty(count)
@@ -95,7 +94,7 @@ class KernelVecEnv(VecEnv):
             ValueError: the actions have another shape, type or range.
             ResetNeeded: `reset` was never called.
         """
-        observations_N_D = np.empty(self._final_N_D.shape, np.float32)
+        observations_N_D = np.empty(self._shape_N_D, np.float32)
         paid_N = np.empty(self.num_envs, np.float32)
         dones_N = np.empty(self.num_envs, np.bool_)
         rewards_N, (terminated_N, truncated_N) = self._rewards_N, self._flags_N
@@ -174,19 +173,21 @@ class KernelVecEnv(VecEnv):
 
     def _tell(self, infos: list[dict[str, Any]], count: int) -> None:
         """Say of each episode that ended what `Monitor` and `DummyVecEnv` say."""
-        passed, ended_E_3 = round(time.time() - self.began, 6), self._ended_N_3[:count]
+        passed = int((time.time() - self.began) * 1e6) / 1e6  # whole microseconds
+        ended_E_3, totals_E = self._ended_N_3[:count], self._totals_N[:count].tolist()
         # One copy serves all: to make one of each takes longer than the kernel.
         final_E_D = self._final_N_D.take(ended_E_3[:, 0], axis=0)
-        totals_E = self._totals_N[:count].tolist()
-        for (n, length, cut_off), total, final in zip(
-            ended_E_3.tolist(), totals_E, final_E_D, strict=True
-        ):
+        for e, (n, length, cut_off) in enumerate(ended_E_3.tolist()):
+            total = totals_E[e]
             # A whole number is its own rounding, and to round takes longer than all the rest.
-            paid = total if total.is_integer() else round(total, 6)
             infos[n] = {
-                "episode": {"r": paid, "l": length, "t": passed},
+                "episode": {
+                    "r": total if total.is_integer() else round(total, 6),
+                    "l": length,
+                    "t": passed,
+                },
                 "TimeLimit.truncated": cut_off == 1,
-                "terminal_observation": final,
+                "terminal_observation": final_E_D[e],
             }
 
 
