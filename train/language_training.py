@@ -104,7 +104,7 @@ def warm_up(
         with without_denormals():
             imitate(
                 lm, shown, seed, recipe.warmup_epochs, recipe.warmup_batch_size,
-                recipe.warmup_learning_rate, card["last_layers"], tell,
+                recipe.warmup_learning_rate, recipe.warmup_layers, tell,
             )  # fmt: skip
         with quietly():
             lm.model.save_pretrained(draft)
@@ -125,9 +125,7 @@ _CARD = "warmup.json"
 def _card(env_id: str, recipe: LanguageRecipe, seed: int) -> dict[str, Any]:
     """Return all that a warm start depends on."""
     shown = {k: v for k, v in asdict(recipe).items() if k.startswith("warmup")}
-    # A tiny model knows nothing yet, so all of it is taught.
-    layers = None if recipe.model == "tiny" else recipe.last_layers
-    return {"env": env_id, "seed": seed, "model": recipe.model, "last_layers": layers} | shown
+    return {"env": env_id, "seed": seed, "model": recipe.model} | shown
 
 
 def _found(path: Path) -> Any:

@@ -103,8 +103,7 @@ class LanguageRecipe(Recipe):
     max_new_tokens: int = 48
     """Most tokens of a message."""
     last_layers: int | None = None
-    """Layers that are trained, the last ones; all weights if None. The same holds for the warm
-    start, but for that of a tiny model, which is taught all it knows."""
+    """Layers that are trained, the last ones; all weights if None."""
     lora_rank: int | None = None
     """Rank of adapters that are trained instead of weights."""
     temperature: float = 1.0
@@ -127,6 +126,8 @@ class LanguageRecipe(Recipe):
     and not the answer, from an `oracle`'s, or `none`."""
     warmup_dialogues: int = 16_000
     """Different dialogues to learn from."""
+    warmup_layers: int | None = None
+    """Layers that are taught, the last ones; all weights if None, which teaches more."""
     warmup_epochs: int = 1
     """How often each is seen."""
     warmup_batch_size: int = 32

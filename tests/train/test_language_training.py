@@ -155,6 +155,10 @@ def test_a_warm_start_is_made_once_and_by_its_seed(tmp_path: Path) -> None:
     assert prints[0] == prints[1] != prints[2]
     stamp = (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns
     warm_up(ENV, made, 0, tmp_path / "a")
+    upper = CausalLM(warm_up(ENV, recipe(warmup_layers=1), 0, tmp_path / "d"))
+    assert upper.fingerprint not in prints
+    with pytest.raises(UserError, match="last_layers=99"):
+        warm_up(ENV, recipe(warmup_layers=99), 0, tmp_path / "e")
     assert (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns == stamp
 
 
