@@ -11,7 +11,8 @@ process would compile anew.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 from numba import njit, types
 
@@ -57,11 +58,11 @@ class Kernel:
     """Compiled with the signature `RESET`."""
     state_size: int
     """Numbers that say all about the state of one environment, S."""
-    step_direct: Callable[..., int] = field(init=False)
-    """`step`, which does not look at the types of its arguments."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "step_direct", direct(self.step, STEP))
+    @cached_property
+    def step_direct(self) -> Callable[..., int]:
+        """`step`, which does not look at the types of its arguments."""
+        return direct(self.step, STEP)
 
 
 @njit(error_model="numpy", inline="always")

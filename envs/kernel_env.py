@@ -143,7 +143,7 @@ _TAKE = types.int64(types.int64[::1], types.int64, types.float32[:, ::1])
 
 
 @njit(_TAKE, cache=True)
-def _take_whole(actions_N, count, actions_N_1):  # type: ignore[no-untyped-def]
+def _take_whole(actions_N: NDArray[np.int64], count: int, actions_N_1: NDArray[np.float32]) -> int:
     """Copy whole numbers; return the place of one outside of 0..count-1, or -1."""
     wrong = -1
     for n in range(len(actions_N)):
@@ -157,7 +157,7 @@ take_whole = direct(_take_whole, _TAKE)
 
 
 @njit(types.int64(types.float32[:, ::1]), cache=True)
-def _not_finite(actions_N_A):  # type: ignore[no-untyped-def]
+def _not_finite(actions_N_A: NDArray[np.float32]) -> int:
     """Return the row of a number that is not finite, or -1."""
     wrong = -1
     for n in range(actions_N_A.shape[0]):

@@ -56,19 +56,15 @@ class Speech:
 
     def hear(self, message: str) -> Heard:
         """Return what a message means, however hostile it is."""
-        heard: Heard
-        short = len(message) <= MAX_ACTION_LENGTH
-        if short and (plain := PLAIN.fullmatch(message)):
+        heard: Heard | None = None
+        if len(message) <= MAX_ACTION_LENGTH and (plain := PLAIN.fullmatch(message)):
             name, text = plain.groups()
             if tool := self.tools.get(name):
                 parsed = parse_tag(tool, text.strip())
                 heard = message, parsed, _arguments_of(parsed)
             elif name == "answer":
                 heard = message, (name, text.strip()), _NO_ARGUMENTS
-            else:
-                heard = self._understood(message)
-        else:
-            heard = self._understood(message)
+        heard = heard or self._understood(message)
         _remember(self.heard, message, heard)
         return heard
 

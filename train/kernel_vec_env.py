@@ -180,12 +180,9 @@ class KernelVecEnv(VecEnv):
         for e, (n, length, cut_off) in enumerate(ended_E_3.tolist()):
             total = totals_E[e]
             # A whole number is its own rounding, and to round takes longer than all the rest.
+            paid = total if total.is_integer() else round(total, 6)
             infos[n] = {
-                "episode": {
-                    "r": total if total.is_integer() else round(total, 6),
-                    "l": length,
-                    "t": passed,
-                },
+                "episode": {"r": paid, "l": length, "t": passed},
                 "TimeLimit.truncated": cut_off == 1,
                 "terminal_observation": final_E_D[e],
             }
