@@ -32,6 +32,7 @@ from .jobs import Jobs
 from .members import Info, Maker, Outcome, assign, call, frozen, render, thawed
 from .mode import Mode, available_cpus, choose, measure, workers
 from .processes import Processes
+from .sealed import MaybeSealed, opened
 from .seeds import EpisodeSeeds
 from .workers import Backend, Caller, Threads
 
@@ -164,7 +165,7 @@ class Vector(VectorEnv[Any, Any, NDArray[Any]]):
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | Sequence[dict[str, Any] | None] | None = None,
         indices: Sequence[int] | None = None,
-    ) -> list[Outcome]:
+    ) -> Sequence[Outcome]:
         """Begin new episodes and return what each member returned, without a batch of it.
 
         Args:
@@ -175,7 +176,7 @@ class Vector(VectorEnv[Any, Any, NDArray[Any]]):
         indices = range(self.num_envs) if indices is None else indices
         if options is None or isinstance(options, dict):
             options = [options] * len(indices)
-        return self._jobs.reset(indices, seed, options)
+        return opened(self._jobs.reset(indices, seed, options))
 
     def step(self, actions: Any) -> Batch:
         """Take an action in every member.
@@ -190,10 +191,13 @@ class Vector(VectorEnv[Any, Any, NDArray[Any]]):
         Raises:
             ResetNeeded: `reset` was never called, or an episode is over under DISABLED.
         """
-        return self.batches.outcomes(self.step_members(actions))
+        return self.batches.outcomes(self._step(actions))
 
-    def step_members(self, actions: Any) -> list[Outcome]:
+    def step_members(self, actions: Any) -> Sequence[Outcome]:
         """Take an action in every member and return what each returned, without a batch of it."""
+        return opened(self._step(actions))
+
+    def _step(self, actions: Any) -> Sequence[MaybeSealed]:
         return self._jobs.step(self.batches.actions(actions, self.num_envs))
 
     def send(self, actions: Any, indices: Sequence[int] | None = None) -> None:

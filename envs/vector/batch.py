@@ -9,7 +9,8 @@ from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 from numpy.typing import NDArray
 
 from .infos import Infos
-from .members import Info, Outcome
+from .members import Info
+from .sealed import MaybeSealed
 
 Batch = tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], Info]
 """Observations, rewards, terminations, truncations and infos of some members, in order."""
@@ -51,7 +52,7 @@ class Batches:
             raise ValueError(f"{len(single)} actions were given for {count} environments")
         return single
 
-    def outcomes(self, outcomes: Sequence[Outcome]) -> Batch:
+    def outcomes(self, outcomes: Sequence[MaybeSealed]) -> Batch:
         """Batch outcomes; `final_obs` and `final_info` tell how episodes ended that were reset."""
         if not outcomes:
             none_N = np.zeros(0, np.bool_)

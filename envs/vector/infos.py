@@ -13,33 +13,42 @@ had said when the dictionary was made.
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from .columns import Final, all_columns, column_of, final_observations, with_finals
 from .members import Info
+from .sealed import MaybeSealedFinal, SealedInfo, read_info
 
 
 class Infos(dict[str, Any]):
     """The infos of N members: a dictionary in every respect, filled key by key.
 
     Args:
-        infos: Of each member; empty where it has none.
+        infos: Of each member; empty where it has none. What is sealed is read when anything is
+            looked at.
         finals: How the members' episodes ended that are followed by others already.
     """
 
-    __slots__ = ("_finals", "_infos")
+    __slots__ = ("_finals", "_infos", "_said")
 
-    def __init__(self, infos: Sequence[Info], finals: Sequence[Final | None] = ()) -> None:
-        # The dictionaries are the members', who may use them again, as they may arrays.
-        self._infos = [*map(dict.copy, infos)]
-        self._finals = [final and (final[0], final[1].copy()) for final in finals]
-        said = chain(self._infos, [final[1] for final in self._finals if final])
-        if np.ndarray in {*map(type, chain.from_iterable(map(dict.values, said)))}:
-            self._fill()
-        else:  # not empty, which would be all that json, for one, would ask
-            self._make(next(chain.from_iterable(self._infos), None))
+    def __init__(
+        self,
+        infos: Sequence[Info | SealedInfo],
+        finals: Sequence[MaybeSealedFinal | None] = (),
+    ) -> None:
+        # A dictionary that is not empty, which is all that json, for one, would ask.
+        _set_default(self, _UNREAD, None)
+        self._said: tuple[Any, Any] | None = infos, finals
+        self._infos: list[Info] = []
+        self._finals: list[Final | None] = []
+        # What is not sealed may be used again by its member, dictionaries and arrays.
+        if SealedInfo not in {*map(type, infos)}:
+            self._read()
+            said = chain(self._infos, [final[1] for final in self._finals if final])
+            if np.ndarray in {*map(type, chain.from_iterable(map(dict.values, said)))}:
+                self._fill()
 
     def __missing__(self, key: Any) -> Any:
         """Make what stands under a key when it is looked at first."""
@@ -61,9 +70,18 @@ class Infos(dict[str, Any]):
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return dict, ([*self.items()],)
 
+    def _read(self) -> None:
+        """Take in what the members said."""
+        if self._said:
+            infos, finals = self._said
+            self._infos = [i.copy() if isinstance(i, dict) else i.read() for i in infos]
+            self._finals = [final and (final[0], read_info(final[1]).copy()) for final in finals]
+            self._said = None
+
     def _fill(self) -> None:
         """Make everything that was not looked at yet."""
-        if self._infos:
+        if _pop(self, _UNREAD, self) is None:
+            self._read()
             finals = self._finals
             whole = with_finals(self._infos, finals) if finals else all_columns(self._infos)
             self._infos, self._finals = [], []
@@ -72,6 +90,7 @@ class Infos(dict[str, Any]):
 
     def _make(self, key: Any) -> bool:
         """Make the array of a key and its mask, and tell whether there is such a key."""
+        self._read()
         made: tuple[Any, Any] | None
         if self._finals and (key == "final_obs" or key == "final_info"):
             made = final_observations(self._finals)
@@ -85,7 +104,9 @@ class Infos(dict[str, Any]):
         return made is not None
 
 
-_set_default = dict.setdefault
+_UNREAD = object()
+"""The key of a dictionary that has not been filled; whoever goes through the keys fills it."""
+_set_default, _pop = cast(Any, dict.setdefault), cast(Any, dict.pop)
 
 
 def _after_filling(name: str) -> Callable[..., Any]:

@@ -9,8 +9,9 @@ import gymnasium
 from gymnasium.error import AlreadyPendingCallError, ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AutoresetMode
 
-from .members import APPLY, RESET, STEP, Info, Job, Members, Outcome, Raised
+from .members import APPLY, RESET, STEP, Info, Job, Members, Raised
 from .processes import LOST
+from .sealed import MaybeSealed
 from .seeds import EpisodeSeeds
 from .workers import Backend, Caller, Results
 
@@ -52,7 +53,7 @@ class Jobs:
         indices: Sequence[int],
         seed: int | Sequence[int | None] | None,
         options: Sequence[dict[str, Any] | None],
-    ) -> list[Outcome]:
+    ) -> Sequence[MaybeSealed]:
         """Begin new episodes of some members."""
         self._check(indices)
         if not self._started and len(indices) < self._count:
@@ -65,7 +66,7 @@ class Jobs:
             [(i, RESET, o, s) for i, o, s in zip(indices, options, seeds, strict=True)]
         )
 
-    def step(self, actions: Sequence[Any]) -> list[Outcome]:
+    def step(self, actions: Sequence[Any]) -> Sequence[MaybeSealed]:
         """Take an action in every member and wait for all."""
         if self._flying or self._ready:
             raise AlreadyPendingCallError("recv() what was sent before step()", "send")
@@ -78,7 +79,7 @@ class Jobs:
         self._check(indices)
         self._dispatch(self._jobs(indices, actions))
 
-    def receive(self, count: int, timeout: float | None) -> dict[int, Outcome]:
+    def receive(self, count: int, timeout: float | None) -> dict[int, MaybeSealed]:
         """Wait for steps that were sent, and return the outcomes of all that are done."""
         self._check(())
         count = min(max(count, 1), self.pending)
@@ -160,7 +161,7 @@ class Jobs:
             self._note([(job[0], outcome) for job, outcome in zip(jobs, outcomes, strict=True)])
         return outcomes
 
-    def _step_in_place(self, members: Members, actions: Sequence[Any]) -> list[Outcome]:
+    def _step_in_place(self, members: Members, actions: Sequence[Any]) -> Sequence[MaybeSealed]:
         """Take a step of all members, of which none is over, without a job for each."""
         try:  # a context manager takes as long as half a step
             outcomes = members.step(actions, self._seeds.upcoming)

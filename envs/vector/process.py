@@ -19,6 +19,7 @@ import cloudpickle
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from .members import APPLY, Facts, Job, Maker, Members, Raised
+from .sealed import played_in, seal
 from .workers import GRACE
 
 WATCH = 0.0002
@@ -158,8 +159,8 @@ def live(descriptor: int, parent: int) -> None:
     os.set_inheritable(descriptor, False)
     pipe = Connection(descriptor)
 
-    def tell(results: Any) -> None:
-        pipe.send_bytes(pickle.dumps(results, protocol=5))
+    def tell(told: Any) -> None:
+        pipe.send_bytes(pickle.dumps(told, protocol=5))
 
     with contextlib.suppress(EOFError, ConnectionError):
         try:
@@ -180,11 +181,15 @@ def _serve(pipe: Connection, members: Members, tell: Callable[[Any], None]) -> N
     ears.register(pipe, select.POLLIN)
     while True:
         watch(lambda: bool(ears.poll(0)))
-        jobs = pickle.loads(pipe.recv_bytes())
-        try:
-            members.work(jobs, tell)
-        except Exception as error:
-            tell(Raised(error, traceback.format_exc()))
+        _do(pickle.loads(pipe.recv_bytes()), members, tell)
+
+
+def _do(jobs: Sequence[Job], members: Members, tell: Callable[[Any], None]) -> None:
+    played = played_in(jobs)
+    try:
+        members.work(jobs, lambda results: tell(seal(results, played)))
+    except Exception as error:
+        tell(Raised(error, traceback.format_exc()))
 
 
 def _end_with(descriptor: int, parent: int) -> None:

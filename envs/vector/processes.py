@@ -8,6 +8,7 @@ from ...errors import UserError
 from .members import RESET, STEP, Job, Maker, check_alike
 from .mode import available_cpus
 from .process import Worker, WorkerDied, watch
+from .sealed import played_in, sealed
 from .workers import GRACE, Results, parts
 
 LOST = object()
@@ -102,7 +103,7 @@ class Processes:
 
     def _listen(self, worker: Worker) -> Results:
         try:
-            told: Results = worker.hear()
+            told = sealed(worker.hear(), played_in(worker.busy.values()))
         except WorkerDied:
             self._bury(worker)
             return []

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from palaestra.envs.vector.columns import all_columns, with_finals
 from palaestra.envs.vector.infos import Infos
+from palaestra.envs.vector.sealed import seal, sealed
 
 INFOS = [
     {"messages": [{"role": "user"}], "success": True, "turn": 3},
@@ -57,13 +58,24 @@ def told(thing: Any) -> Any:
     return (thing.dtype.str, thing.tolist()) if isinstance(thing, np.ndarray) else thing
 
 
+def members_say(infos: list[Any], finals: list[Any], from_process: bool) -> Infos:
+    """Make the infos of a vector whose members live in this process or in another."""
+    finals = finals or [None] * len(infos)
+    said = [("", 0.0, False, False, i, f) for i, f in zip(infos, finals, strict=True)]
+    if from_process:
+        said = [outcome for _, outcome in sealed(seal([*enumerate(said)], {0, 1, 2}), {0, 1, 2})]
+    finals = [outcome[5] for outcome in said]
+    return Infos([outcome[4] for outcome in said], finals if any(finals) else ())
+
+
+@pytest.mark.parametrize("from_process", [False, True], ids=["", "from a process"])
 @pytest.mark.parametrize("finals", [[], FINALS], ids=["", "finals"])
 @pytest.mark.parametrize("read", [(), ("turn",), ("_success", "final_info", "rare")], ids=str)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_infos_do_what_a_dictionary_does(
-    operation: str, read: tuple[str, ...], finals: list[Any]
+    operation: str, read: tuple[str, ...], finals: list[Any], from_process: bool
 ) -> None:
-    infos = Infos(INFOS, finals)
+    infos = members_say(INFOS, finals, from_process)
     for key in read:
         infos.get(key)
     whole = with_finals(INFOS, finals) if finals else all_columns(INFOS)
@@ -76,7 +88,7 @@ def test_what_is_equal_to_infos() -> None:
     assert Infos([{}]) == {}
     assert Infos(INFOS[:1]) != {}
     assert Infos([]) == {}
-    assert repr(Infos([{"a": 1}])) == "{'a': array([1]), '_a': array([ True])}"
+    assert repr(Infos([{"a": 1}])) == "{'_a': array([ True]), 'a': array([1])}"
 
 
 @pytest.mark.parametrize("key", ["nothing", "_nothing", "_", "", 3, None, ("turn",), "final_info"])
