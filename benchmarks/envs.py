@@ -4,7 +4,8 @@
 
 Through `gymnasium.make_vec` beside Gymnasium's own `CartPoleVectorEnv` and `SyncVectorEnv`; as
 stable-baselines3 takes one (`KernelVecEnv`) beside `DummyVecEnv` of environments in a `Monitor`.
-All take the same random actions.
+All take the same random actions, drawn before; only steps are timed, with the resets that they
+bring about.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ import palaestra.envs  # noqa: F401
 from measuring import Row, compared, in_turns, one_core, options, report
 from palaestra.train.kernel_vec_env import KernelVecEnv
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 
 def main() -> None:
@@ -42,10 +43,9 @@ def measure(name: str, n: int, rounds: int, peers: dict[str, Callable[[], Any]])
         **peers,
         "gymnasium, SyncVectorEnv": partial(gymnasium.make_vec, name, n, "sync"),
     }
-    steps = max(20_000 // n, 50)
-    runs = {who: partial(play, make(), n, steps) for who, make in makers.items()}
-    what = f"make_vec, {name}, N={n}"
-    return compared(what, in_turns(runs, rounds), n * steps, "steps")
+    return stepped(
+        f"make_vec, {name}, N={n}", {who: make() for who, make in makers.items()}, rounds
+    )
 
 
 def measure_for_sb3(n: int, rounds: int) -> list[Row]:
@@ -59,29 +59,33 @@ def measure_for_sb3(n: int, rounds: int) -> list[Row]:
             [lambda: Monitor(gymnasium.make("CartPole-v1"))] * n
         ),
     }
-    steps = max(20_000 // n, 50)
-    runs = {who: partial(play_for_sb3, env, n, steps) for who, env in envs.items()}
-    return compared(f"VecEnv, CartPole-v1, N={n}", in_turns(runs, rounds), n * steps, "steps")
+    return stepped(f"VecEnv, CartPole-v1, N={n}", envs, rounds)
 
 
-def play(env: Any, n: int, steps: int) -> None:
-    """Step N environments."""
-    env.reset(seed=0)
-    for actions in moves(env.single_action_space, n, steps):
+def stepped(what: str, envs: dict[str, Any], rounds: int) -> list[Row]:
+    """Return the rows of vectors of as many environments."""
+    runs = {}
+    for who, env in envs.items():
+        if isinstance(env, VecEnv):
+            env.seed(0)
+            env.reset()
+        else:
+            env.reset(seed=0)
+        moves = moves_of(env)
+        runs[who] = partial(play, env, moves)
+    return compared(what, in_turns(runs, rounds), len(moves) * env.num_envs, "steps")
+
+
+def play(env: Any, moves: Any) -> None:
+    """Step a vector."""
+    for actions in moves:
         env.step(actions)
 
 
-def play_for_sb3(env: Any, n: int, steps: int) -> None:
-    """Step N environments, as stable-baselines3 does."""
-    env.seed(0)
-    env.reset()
-    for actions in moves(env.action_space, n, steps):
-        env.step(actions)
-
-
-def moves(space: Any, n: int, steps: int) -> Any:
-    """Return random actions, shape (steps, N, ...)."""
-    rng = np.random.default_rng(0)
+def moves_of(env: Any) -> Any:
+    """Return random actions for a vector, shape (steps, N, ...)."""
+    n, rng = env.num_envs, np.random.default_rng(0)
+    space, steps = getattr(env, "single_action_space", env.action_space), max(20_000 // n, 100)
     if isinstance(space, gymnasium.spaces.Discrete):
         return rng.integers(0, space.n, (steps, n))
     return rng.uniform(space.low, space.high, (steps, n, *space.shape)).astype(np.float32)
