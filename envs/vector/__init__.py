@@ -156,7 +156,7 @@ class Vector(VectorEnv[Any, Any, NDArray[Any]]):
         """
         options = None if options is None else dict(options)
         indices = self._masked(None if options is None else options.pop("reset_mask", None))
-        outcomes = dict(zip(indices, self.reset_members(seed, options, indices), strict=True))
+        outcomes = dict(zip(indices, self._reset(seed, options, indices), strict=True))
         infos = [outcomes[i][4] if i in outcomes else {} for i in range(self.num_envs)]
         return self.batches.observations(self._jobs.seen), batch_infos(infos)
 
@@ -173,10 +173,18 @@ class Vector(VectorEnv[Any, Any, NDArray[Any]]):
             options: For all environments, or a list with an entry for each that is reset.
             indices: The members; None for all.
         """
+        return opened(self._reset(seed, options, indices))
+
+    def _reset(
+        self,
+        seed: int | Sequence[int | None] | None,
+        options: dict[str, Any] | Sequence[dict[str, Any] | None] | None,
+        indices: Sequence[int] | None,
+    ) -> Sequence[MaybeSealed]:
         indices = range(self.num_envs) if indices is None else indices
         if options is None or isinstance(options, dict):
             options = [options] * len(indices)
-        return opened(self._jobs.reset(indices, seed, options))
+        return self._jobs.reset(indices, seed, options)
 
     def step(self, actions: Any) -> Batch:
         """Take an action in every member.

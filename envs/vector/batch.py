@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .infos import Infos
 from .members import Info
-from .sealed import MaybeSealed
+from .sealed import MaybeSealed, SealedInfo
 
 Batch = tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], Info]
 """Observations, rewards, terminations, truncations and infos of some members, in order."""
@@ -69,7 +69,7 @@ class Batches:
         )
 
 
-def batch_infos(infos: Sequence[Info]) -> Info:
+def batch_infos(infos: Sequence[Info | SealedInfo]) -> Info:
     """Batch the infos of N members as Gymnasium does, but change no value: see `Infos`."""
     return Infos(infos)
 

@@ -39,12 +39,12 @@ class Infos(dict[str, Any]):
         finals: Sequence[MaybeSealedFinal | None] = (),
     ) -> None:
         # A dictionary that is not empty, which is all that json, for one, would ask.
-        _set_default(self, _UNREAD, None)
-        self._said: tuple[Any, Any] | None = infos, finals
+        _set_default(self, _UNFILLED, None)
+        self._said: tuple[Any, Any] | None = [*infos], [*finals]
         self._infos: list[Info] = []
         self._finals: list[Final | None] = []
-        # What is not sealed may be used again by its member, dictionaries and arrays.
         if SealedInfo not in {*map(type, infos)}:
+            # These are the members', who may use the dictionaries again, and arrays, too.
             self._read()
             said = chain(self._infos, [final[1] for final in self._finals if final])
             if np.ndarray in {*map(type, chain.from_iterable(map(dict.values, said)))}:
@@ -72,21 +72,21 @@ class Infos(dict[str, Any]):
 
     def _read(self) -> None:
         """Take in what the members said."""
-        if self._said:
-            infos, finals = self._said
-            self._infos = [i.copy() if isinstance(i, dict) else i.read() for i in infos]
-            self._finals = [final and (final[0], read_info(final[1]).copy()) for final in finals]
+        if said := self._said:
+            finals = [final and (final[0], dict.copy(read_info(final[1]))) for final in said[1]]
+            self._infos, self._finals = [dict.copy(read_info(i)) for i in said[0]], finals
             self._said = None
 
     def _fill(self) -> None:
         """Make everything that was not looked at yet."""
-        if _pop(self, _UNREAD, self) is None:
+        if dict.__contains__(self, _UNFILLED):
             self._read()
             finals = self._finals
             whole = with_finals(self._infos, finals) if finals else all_columns(self._infos)
-            self._infos, self._finals = [], []
+            _pop(self, _UNFILLED, None)
             for key, value in whole.items():
                 _set_default(self, key, value)
+            self._infos, self._finals = [], []
 
     def _make(self, key: Any) -> bool:
         """Make the array of a key and its mask, and tell whether there is such a key."""
@@ -104,8 +104,8 @@ class Infos(dict[str, Any]):
         return made is not None
 
 
-_UNREAD = object()
-"""The key of a dictionary that has not been filled; whoever goes through the keys fills it."""
+_UNFILLED = object()
+"""A key of what has not been filled; whoever goes through the keys fills it first."""
 _set_default, _pop = cast(Any, dict.setdefault), cast(Any, dict.pop)
 
 
@@ -114,7 +114,9 @@ def _after_filling(name: str) -> Callable[..., Any]:
     method = getattr(dict, name)
 
     def whole(infos: Infos, *args: Any, **kwargs: Any) -> Any:
-        infos._fill()
+        for one in (infos, *args):
+            if isinstance(one, Infos):
+                one._fill()
         return method(infos, *args, **kwargs)
 
     return whole

@@ -1,8 +1,8 @@
 """Infos on their way from a process, which are read when they are looked at.
 
 To read the infos of a text environment takes longer than its step, for they hold the dialogue,
-the choices and the tools' schemas. So a process sends those of all its members in one piece, and
-a piece that nobody looks at is never read.
+the choices and the tools' schemas. So a process sends the infos of all members that it tells of
+at once in one piece, and a piece that nobody looks at is never read.
 """
 
 import pickle
@@ -20,12 +20,21 @@ class Piece:
     __slots__ = ("_infos", "_raw")
 
     def __init__(self, raw: bytes) -> None:
-        self._raw, self._infos = raw, list[Info]()
+        self._raw = raw
+        self._infos: list[Info] | None = None
 
     def read(self) -> list[Info]:
-        """Return the infos, the same ones each time."""
-        if self._raw:
-            self._raw, self._infos = b"", pickle.loads(self._raw)
+        """Return the infos, the same ones each time.
+
+        Raises:
+            RuntimeError: something in them cannot be made in this process.
+        """
+        if self._infos is None:
+            try:
+                self._infos = pickle.loads(self._raw)
+            except Exception as error:  # a KeyError would be taken for a key that is not there
+                raise RuntimeError(f"infos of a process cannot be read here: {error!r}") from error
+            self._raw = b""
         return self._infos
 
 
@@ -47,7 +56,7 @@ MaybeSealed = tuple[Any, Any, bool, bool, Info | SealedInfo, MaybeSealedFinal | 
 """An outcome whose infos may be sealed."""
 
 Told = tuple[Results, bytes]
-"""What a process tells: what became of jobs without infos, and all infos, written down."""
+"""What a process tells: what became of jobs, the infos taken out, and then these, pickled."""
 
 
 def played_in(jobs: Iterable[Job]) -> set[int]:

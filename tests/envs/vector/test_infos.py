@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,10 @@ def test_what_is_equal_to_infos() -> None:
     assert Infos([{}]) == {}
     assert Infos(INFOS[:1]) != {}
     assert Infos([]) == {}
+    assert Infos([{}]) == Infos([])
+    assert not Infos([{}]) != Infos([{}])  # noqa: SIM202
+    assert Infos(INFOS[2:]) | Infos([{}]) == {}
+    assert Infos(INFOS[:1]) != Infos([])
     assert repr(Infos([{"a": 1}])) == "{'_a': array([ True]), 'a': array([1])}"
 
 
@@ -130,3 +135,16 @@ def test_infos_are_of_when_they_were_said(value: Any) -> None:
     assert 9 not in infos["a"]
     assert "b" not in infos
     assert "b" not in infos["final_info"]
+
+
+def test_a_dictionary_that_invents_values_is_taken_for_what_it_holds() -> None:
+    infos = Infos([defaultdict(int, a=1), {"b": 2}])
+    assert "nothing" not in infos
+    assert "final_info" not in infos
+    assert told(infos["_b"].tolist()) == [False, True]
+
+
+def test_what_is_no_dictionary_is_refused() -> None:
+    for wrong in (None, [("a", 1)], 3):
+        with pytest.raises(TypeError):
+            Infos([wrong])  # type: ignore[list-item]

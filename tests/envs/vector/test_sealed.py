@@ -1,7 +1,7 @@
 """What a process says of its members, and when it is read."""
 
 import pickle
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from palaestra.envs.vector.infos import Infos
@@ -65,3 +65,29 @@ def test_infos_that_nobody_looks_at_are_not_read() -> None:
     outcomes = [o for _, o in sent([(3, ("", 0, False, False, {"a": Loud()}, None))])]
     Infos([outcome[4] for outcome in outcomes])
     assert Loud.read == 0
+
+
+class Stubborn:
+    """Cannot be read at first, for the lack of a key."""
+
+    known: ClassVar[dict[str, int]] = {}
+
+    def __reduce__(self) -> Any:
+        return _look_up, ("x",)
+
+
+def _look_up(key: str) -> int:
+    return Stubborn.known[key]
+
+
+@pytest.mark.parametrize("look", [len, dict, lambda i: "a" in i, lambda i: i.get("a")])
+def test_what_cannot_be_read_is_told_each_time_and_not_taken_for_absent(look: Any) -> None:
+    Stubborn.known.clear()
+    outcomes = [o for _, o in sent([(3, ("", 0, False, False, {"a": Stubborn()}, None))])]
+    infos = Infos([outcome[4] for outcome in outcomes])
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="cannot be read here: KeyError"):
+            look(infos)
+    Stubborn.known["x"] = 5
+    assert [*infos["a"]] == [5]
+    assert len(infos) == 2
