@@ -35,7 +35,7 @@ def measure(steps: int, n: int, batch_size: int, rounds: int) -> list[Row]:
     """Return the rows of buffers of one size."""
     last_values, dones_N = torch.zeros(n, 1), np.zeros(n, bool)
     filled = {name: fill(kind, steps, n) for name, kind in CONTESTANTS.items()}
-    calls = max(20_000 // (steps * n), 3)
+    calls = max(200_000 // (steps * n), 20)
 
     def advantages(buffer: Any) -> None:
         for _ in range(calls):

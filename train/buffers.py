@@ -19,7 +19,7 @@ from stable_baselines3.common.type_aliases import DictRolloutBufferSamples, Roll
 from ..errors import UserError
 from .advantages import estimate_advantages
 from .minibatches import Minibatches, is_narrow, shuffled
-from .storing import check_finite, on_host, reshaped, store
+from .storing import check_finite, on_host, reshaped, row, store
 
 _NAMES = {
     "observations": "observation",
@@ -121,10 +121,8 @@ class RolloutBuffer(buffers.RolloutBuffer):
         self._check_full()
         if self.generator_ready:
             raise UserError("the advantages of a rollout that is being learned from: reset() first")
-        last_values_N = np.empty(self.n_envs, np.float32)
-        dones_N = np.empty(self.n_envs, np.float32)
-        store(last_values_N, reshaped(on_host(last_values), last_values_N), "last value")
-        store(dones_N, dones, "done")
+        last_values_N = row(on_host(last_values), self.n_envs, "last value")
+        dones_N = row(dones, self.n_envs, "done")
         # An invalid step is an episode of one step whose reward is the value that was expected
         # of it: then the recursion finds an advantage of exactly 0 and carries nothing across.
         if np.count_nonzero(self.valid_T_N) < self.valid_T_N.size:

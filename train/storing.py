@@ -9,13 +9,17 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 
+_FLOAT = np.dtype(np.float32)
+
 
 def on_host(tensor: torch.Tensor) -> NDArray[np.float32]:
     """Return a tensor of any device and float type as an array."""
     floats = tensor if tensor.dtype is torch.float32 else tensor.float()
-    plain = floats.is_cpu and not floats.requires_grad  # then there is nothing to force
-    array: NDArray[np.float32] = floats.numpy(force=not plain)
-    return array
+    if floats.is_cpu and not floats.requires_grad:
+        plain: NDArray[np.float32] = floats.numpy()  # to look for a reason to force takes longer
+        return plain
+    forced: NDArray[np.float32] = floats.numpy(force=True)
+    return forced
 
 
 def store(target: NDArray[Any], array: NDArray[Any], name: str) -> None:
@@ -30,6 +34,20 @@ def store(target: NDArray[Any], array: NDArray[Any], name: str) -> None:
     if array.dtype != target.dtype and not _can_hold(target.dtype, array):
         raise UserError(f"the {name} is {array.dtype}, which {target.dtype} cannot hold")
     target[...] = array
+
+
+def row(array: NDArray[Any], count: int, name: str) -> NDArray[np.float32]:
+    """Return a copy of (N,) or (N, 1) as N numbers in a row: `store` for what has no place.
+
+    Raises:
+        UserError: it has another shape, or numbers that float32 cannot hold.
+    """
+    array = np.asarray(array)
+    if array.shape != (count,) and array.shape != (count, 1):
+        raise UserError(f"the {name} has shape {array.shape}, where {(count,)} is expected")
+    if array.dtype != _FLOAT and not _can_hold(_FLOAT, array):
+        raise UserError(f"the {name} is {array.dtype}, which {_FLOAT} cannot hold")
+    return array.astype(_FLOAT).ravel()
 
 
 def check_finite(name: str, array_T_N: NDArray[Any], valid_T_N: NDArray[np.bool_]) -> None:

@@ -12,7 +12,7 @@ from palaestra.train.advantages import estimate_advantages
 from stable_baselines3.common.buffers import RolloutBuffer
 
 SHAPES = st.one_of(
-    st.tuples(st.integers(1, 40), st.integers(1, 20)), st.sampled_from([(1, 1), (3, 257), (300, 1)])
+    st.tuples(st.integers(1, 40), st.integers(1, 40)), st.sampled_from([(1, 1), (3, 257), (300, 1)])
 )
 
 
@@ -63,7 +63,7 @@ def test_it_is_that_of_stable_baselines(
     assert same_bits(returns, expected[1])
 
 
-@pytest.mark.parametrize("envs", [1, 8, 9, 40])
+@pytest.mark.parametrize("envs", [1, 8, 32, 33])
 def test_zeros_keep_their_sign(envs: int) -> None:
     zeros, starts = np.full((5, envs), -0.0, "f4"), np.zeros((5, envs), "f4")
     given_numbers = zeros, -zeros, starts, zeros[0].copy(), np.zeros(envs, bool)
