@@ -18,6 +18,8 @@ from ..envs.kernel_env import KernelEnv
 from ..envs.kernel_vector import KernelVector
 from ..errors import UserError
 
+_FLOAT, _BOOL = np.dtype(np.float32), np.dtype(np.bool_)
+
 
 class KernelVecEnv(VecEnv):
     """Show a kernel's vector to stable-baselines3.
@@ -48,7 +50,7 @@ class KernelVecEnv(VecEnv):
         """Steps of each episode so far."""
         count = vector.num_envs
         self._shape_N_D = (count, *(vector.single_observation_space.shape or ()))
-        self._final_N_D = np.empty(self._shape_N_D, np.float32)
+        self._final_N_D = np.empty(self._shape_N_D, _FLOAT)
         self._rewards_N = np.empty(count)
         self._flags_N = (np.empty(count, np.bool_), np.empty(count, np.bool_))
         self._ended_N_3, self._totals_N = np.empty((count, 3), np.int64), np.empty(count)
@@ -94,9 +96,8 @@ class KernelVecEnv(VecEnv):
             ValueError: the actions have another shape, type or range.
             ResetNeeded: `reset` was never called.
         """
-        observations_N_D = np.empty(self._shape_N_D, np.float32)
-        paid_N = np.empty(self.num_envs, np.float32)
-        dones_N = np.empty(self.num_envs, np.bool_)
+        observations_N_D = np.empty(self._shape_N_D, _FLOAT)
+        paid_N, dones_N = np.empty(self.num_envs, _FLOAT), np.empty(self.num_envs, _BOOL)
         rewards_N, (terminated_N, truncated_N) = self._rewards_N, self._flags_N
         count = self.vector.step_into(
             actions, observations_N_D, self._final_N_D, rewards_N, terminated_N, truncated_N
@@ -174,17 +175,16 @@ class KernelVecEnv(VecEnv):
     def _tell(self, infos: list[dict[str, Any]], count: int) -> None:
         """Say of each episode that ended what `Monitor` and `DummyVecEnv` say."""
         passed = int((time.time() - self.began) * 1e6) / 1e6  # whole microseconds
-        ended_E_3, totals_E = self._ended_N_3[:count], self._totals_N[:count].tolist()
-        # One copy serves all: to make one of each takes longer than the kernel.
-        final_E_D = self._final_N_D.take(ended_E_3[:, 0], axis=0)
-        for e, (n, length, cut_off) in enumerate(ended_E_3.tolist()):
-            total = totals_E[e]
+        ended, totals = self._ended_N_3[:count].tolist(), self._totals_N[:count].tolist()
+        # Those who ended keep rows of this array, as to copy them takes longer than a new one.
+        final_N_D, self._final_N_D = self._final_N_D, np.empty(self._shape_N_D, _FLOAT)
+        for (n, length, cut_off), total in zip(ended, totals, strict=True):
             # A whole number is its own rounding, and to round takes longer than all the rest.
             paid = total if total.is_integer() else round(total, 6)
             infos[n] = {
                 "episode": {"r": paid, "l": length, "t": passed},
                 "TimeLimit.truncated": cut_off == 1,
-                "terminal_observation": final_E_D[e],
+                "terminal_observation": final_N_D[n],
             }
 
 
