@@ -28,7 +28,7 @@ def main() -> None:
                 run()
                 answer = steps
             case {"step": [n, count]}:
-                run = partial(_step, STEPPERS[suite](n), n, count)
+                run = _stepper(STEPPERS[suite](n), n, count)
                 run()
                 answer = n * count
             case {"run": _}:
@@ -40,13 +40,17 @@ def main() -> None:
         reply(answer)
 
 
-def _step(env: Any, n: int, count: int) -> None:
+def _stepper(env: Any, n: int, count: int) -> Run:
     import numpy as np
 
     actions = np.random.default_rng(0).integers(0, 2, (count, n))
     env.reset()
-    for action_N in actions:
-        env.step(action_N)
+
+    def step() -> None:
+        for action_N in actions:
+            env.step(action_N)
+
+    return step
 
 
 def _palaestra_envs(n: int, **kwargs: Any) -> Any:
