@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 _FEW = 32
 """Most environments for which a call for each row takes longer than one plain loop."""
+_USUAL = 8
+"""Environments of most recipes."""
 _LARGEST = np.float32(np.finfo(np.float32).max)
 _ONE, _ZERO = np.float32(1.0), np.float32(0.0)
 
@@ -91,9 +93,18 @@ def _few(
     _differ(rewards[last:], values[last:], last_values_N, dones_N, discount, advantages[last:])
     for n in range(envs):
         advantages[last + n] += decay * (_ONE - dones_N[n]) * _ZERO
-    for i in range(last - 1, -1, -1):
-        advantages[i] += decay * (_ONE - ends[i]) * advantages[i + envs]
+    if envs == _USUAL:  # LLVM takes so many at once where it knows how far apart they are
+        _recur(ends, decay, _USUAL, advantages)
+    else:
+        _recur(ends, decay, envs, advantages)
     return _sum_up(values, advantages, returns_T_N.reshape(-1))
+
+
+@njit(error_model="numpy", inline="always")
+def _recur(ends, decay, envs, advantages):  # type: ignore[no-untyped-def]
+    """Add what follows to the deltas."""
+    for i in range(ends.shape[0] - 1, -1, -1):
+        advantages[i] += decay * (_ONE - ends[i]) * advantages[i + envs]
 
 
 # Short functions, as LLVM vectorises no loop that reads and writes so many arrays.
