@@ -45,7 +45,9 @@ class Minibatches(Generic[Sample]):
     ) -> None:
         self._make, self._device, self._immutable = make, device, immutable
         self._on_cpu = device.type == "cpu"
+        self._key: Any = None
         self._blocks: list[_Block[Sample]] = []
+        """Memory for epochs of this key: the size of a minibatch, and what the rows hold."""
 
     def load(self, fields: Sequence[NDArray[Any]]) -> None:
         """Take fields of M transitions, of shape (M, ...) and any dtype; one at least is narrow."""
@@ -57,6 +59,7 @@ class Minibatches(Generic[Sample]):
         words = [_words(fields[i]) for i in self._narrow]
         self._widths_F = np.array([part.shape[1] for part in words])
         self._layout = [(fields[i].dtype, fields[i].shape[1:]) for i in self._narrow]
+        self._shape = self._count, self._layout, self._wide
         if self._on_cpu:
             self._rows_M_W = np.concatenate(words, axis=1)
         else:
@@ -75,16 +78,20 @@ class Minibatches(Generic[Sample]):
             yield from self._complete(block.batches, size, order_M)
 
     def _unused_block(self, size: int) -> "_Block[Sample]":
-        key = (size, self._count, self._layout, self._wide)
-        self._blocks = [block for block in self._blocks if block.key == key]
-        unused = next((block for block in self._blocks if block.is_unused()), None)
-        if unused is None:
-            make = self._make if self._immutable and not self._wide else None
-            unused = _Block(key, make, np.argsort(self._narrow).tolist())
+        key = size, self._shape
+        if key != self._key:
+            self._key, self._blocks = key, []
         # The one that was used longest ago comes first, as it is most likely to be free.
-        others = [block for block in self._blocks if block is not unused]
-        self._blocks = [*others[1 - _BLOCKS :], unused]
-        return unused
+        for block in self._blocks:
+            if block.is_unused():
+                self._blocks.remove(block)
+                break
+        else:
+            make = self._make if self._immutable and not self._wide else None
+            block = _Block(size, self._count, self._layout, make, np.argsort(self._narrow).tolist())
+            del self._blocks[: 1 - _BLOCKS]
+        self._blocks.append(block)
+        return block
 
     def _gather_on_device(self, size: int, order_M: Order) -> list[tuple[torch.Tensor, ...]]:
         """Gather where the tensors are: only the order travels, once an epoch."""
@@ -123,12 +130,12 @@ class _Block(Generic[Sample]):
 
     def __init__(
         self,
-        key: tuple[int, int, list[Any], list[int]],
+        size: int,
+        count: int,
+        layout: Sequence[tuple[np.dtype[Any], tuple[int, ...]]],
         make: Callable[[Sequence[torch.Tensor]], Sample] | None,
         back: list[int],
     ) -> None:
-        self.key = key
-        size, count, layout, _ = key
         self._memory, fields = _allocate(count, layout)
         self.words: NDArray[np.uint32] = self._memory.numpy().view(np.uint32)
         self.batches = list(zip(*(torch.split(fields[i], size) for i in back), strict=True))
