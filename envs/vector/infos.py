@@ -73,9 +73,11 @@ class Infos(dict[str, Any]):
     def _read(self) -> None:
         """Take in what the members said."""
         if said := self._said:
-            finals = [final and (final[0], dict.copy(read_info(final[1]))) for final in said[1]]
-            self._infos, self._finals = [dict.copy(read_info(i)) for i in said[0]], finals
-            self._said = None
+            infos, finals = said
+            finals = [final and (final[0], dict.copy(read_info(final[1]))) for final in finals]
+            if SealedInfo in {*map(type, infos)}:
+                infos = map(read_info, infos)
+            self._infos, self._finals, self._said = [*map(dict.copy, infos)], finals, None
 
     def _fill(self) -> None:
         """Make everything that was not looked at yet."""
