@@ -37,7 +37,7 @@ def store(target: NDArray[Any], array: NDArray[Any], name: str) -> None:
 
 
 def row(array: NDArray[Any], count: int, name: str) -> NDArray[np.float32]:
-    """Return (N,) or (N, 1) as N numbers in a row: `store` for what has no place of its own.
+    """Return a copy of (N,) or (N, 1) as N numbers in a row: `store` for what has no place.
 
     Raises:
         UserError: it has another shape, or numbers that float32 cannot hold.
@@ -47,7 +47,7 @@ def row(array: NDArray[Any], count: int, name: str) -> NDArray[np.float32]:
         raise UserError(f"the {name} has shape {array.shape}, where {(count,)} is expected")
     if array.dtype != _FLOAT and not _can_hold(_FLOAT, array):
         raise UserError(f"the {name} is {array.dtype}, which {_FLOAT} cannot hold")
-    return array.astype(_FLOAT, copy=False).ravel()
+    return array.astype(_FLOAT).ravel()
 
 
 def check_finite(name: str, array_T_N: NDArray[Any], valid_T_N: NDArray[np.bool_]) -> None:

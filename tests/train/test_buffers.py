@@ -369,6 +369,19 @@ def test_what_is_invalid_may_be_anything() -> None:
     assert sum(len(batch.returns) for batch in buffer.get(4)) == T * N - 1
 
 
+@pytest.mark.parametrize("kind", [bool, np.float32])
+def test_what_is_given_after_the_last_step_is_not_written_to(kind: type) -> None:
+    _, buffer = pair("box")
+    for t in range(T):
+        buffer.mark(np.array([True, t != T - 1, True]))
+        buffer.add(**step(buffer, t))
+    last_values, dones_N = torch.ones(N, 1), np.zeros(N, kind)
+    buffer.compute_returns_and_advantage(last_values, dones_N)
+    assert buffer.advantages[-1, 1] == 0.0
+    assert torch.equal(last_values, torch.ones(N, 1))
+    assert not dones_N.any()
+
+
 def test_methods_out_of_order_are_named() -> None:
     _, buffer = pair()
     with pytest.raises(UserError, match="holds 0 of 7 steps"):
