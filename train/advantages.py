@@ -91,7 +91,7 @@ def _few(
     rewards, advantages = rewards_T_N.reshape(-1), advantages_T_N.reshape(-1)
     _differ(rewards[:last], values[:last], values[envs:], ends, discount, advantages[:last])
     _differ(rewards[last:], values[last:], last_values_N, dones_N, discount, advantages[last:])
-    for n in range(envs):
+    for n in range(envs):  # nothing follows, but to add it may change the sign of a zero
         advantages[last + n] += decay * (_ONE - dones_N[n]) * _ZERO
     if envs == _USUAL:  # LLVM takes so many at once where it knows how far apart they are
         _recur(ends, decay, _USUAL, advantages)
@@ -101,7 +101,7 @@ def _few(
 
 
 @njit(error_model="numpy", inline="always")
-def _recur(ends, decay, envs, advantages):  # type: ignore[no-untyped-def]
+def _recur(ends: Floats, decay: np.float32, envs: int, advantages: Floats) -> None:
     """Add what follows to the deltas."""
     for i in range(ends.shape[0] - 1, -1, -1):
         advantages[i] += decay * (_ONE - ends[i]) * advantages[i + envs]

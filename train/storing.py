@@ -29,10 +29,7 @@ def store(target: NDArray[Any], array: NDArray[Any], name: str) -> None:
         UserError: it has another shape, or numbers that the target's dtype cannot hold.
     """
     array = np.asarray(array)
-    if array.shape != target.shape:
-        raise UserError(f"the {name} has shape {array.shape}, where {target.shape} is expected")
-    if array.dtype != target.dtype and not _can_hold(target.dtype, array):
-        raise UserError(f"the {name} is {array.dtype}, which {target.dtype} cannot hold")
+    _check_fit(array, target.shape, target.dtype, name)
     target[...] = array
 
 
@@ -43,10 +40,7 @@ def row(array: NDArray[Any], count: int, name: str) -> NDArray[np.float32]:
         UserError: it has another shape, or numbers that float32 cannot hold.
     """
     array = np.asarray(array)
-    if array.shape != (count,) and array.shape != (count, 1):
-        raise UserError(f"the {name} has shape {array.shape}, where {(count,)} is expected")
-    if array.dtype != _FLOAT and not _can_hold(_FLOAT, array):
-        raise UserError(f"the {name} is {array.dtype}, which {_FLOAT} cannot hold")
+    _check_fit(array, (count, 1) if array.ndim == 2 else (count,), _FLOAT, name)
     return array.astype(_FLOAT).ravel()
 
 
@@ -68,6 +62,15 @@ def reshaped(array: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
     """Return (N,) as (N, 1) or the other way, as SB3 does; `store` refuses what cannot be."""
     array = np.asarray(array)
     return array.reshape(like.shape) if array.size == like.size else array
+
+
+def _check_fit(
+    array: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any], name: str
+) -> None:
+    if array.shape != shape:
+        raise UserError(f"the {name} has shape {array.shape}, where {shape} is expected")
+    if array.dtype != dtype and not _can_hold(dtype, array):
+        raise UserError(f"the {name} is {array.dtype}, which {dtype} cannot hold")
 
 
 def _can_hold(dtype: np.dtype[Any], array: NDArray[Any]) -> bool:

@@ -11,7 +11,7 @@ play look at two or three. So an array is made when it is looked at first, of wh
 had said when the dictionary was made.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from .columns import Final, all_columns, column_of, final_observations, with_finals
 from .members import Info
-from .sealed import MaybeSealedFinal, SealedInfo, read_info
+from .sealed import MaybeSealedFinal, SealedInfo, read_final, read_info
 
 
 class Infos(dict[str, Any]):
@@ -31,7 +31,7 @@ class Infos(dict[str, Any]):
         finals: How the members' episodes ended that are followed by others already.
     """
 
-    __slots__ = ("_finals", "_infos", "_said")
+    __slots__ = ("_finals", "_infos", "_sealed")
 
     def __init__(
         self,
@@ -40,14 +40,16 @@ class Infos(dict[str, Any]):
     ) -> None:
         # A dictionary that is not empty, which is all that json, for one, would ask.
         _set_default(self, _UNFILLED, None)
-        self._said: tuple[Any, Any] | None = [*infos], [*finals]
-        self._infos: list[Info] = []
-        self._finals: list[Final | None] = []
-        if SealedInfo not in {*map(type, infos)}:
+        said: list[Any] = [*infos]
+        if SealedInfo in {*map(type, said)}:
+            self._take([], [])
+            self._sealed: tuple[list[Any], Sequence[Any]] | None = (said, finals)
+        else:
             # These are the members', who may use the dictionaries again, and arrays, too.
-            self._read()
-            said = chain(self._infos, [final[1] for final in self._finals if final])
-            if np.ndarray in {*map(type, chain.from_iterable(map(dict.values, said)))}:
+            self._take(said, map(read_final, finals))
+            self._sealed = None
+            all_said = chain(self._infos, [final[1] for final in self._finals if final])
+            if np.ndarray in {*map(type, chain.from_iterable(map(dict.values, all_said)))}:
                 self._fill()
 
     def __missing__(self, key: Any) -> Any:
@@ -71,13 +73,16 @@ class Infos(dict[str, Any]):
         return dict, ([*self.items()],)
 
     def _read(self) -> None:
-        """Take in what the members said."""
-        if said := self._said:
-            infos, finals = said
-            finals = [final and (final[0], dict.copy(read_info(final[1]))) for final in finals]
-            if SealedInfo in {*map(type, infos)}:
-                infos = map(read_info, infos)
-            self._infos, self._finals, self._said = [*map(dict.copy, infos)], finals, None
+        """Take in what was sealed."""
+        if self._sealed:
+            infos, finals = self._sealed
+            self._take(map(read_info, infos), map(read_final, finals))
+            self._sealed = None
+
+    def _take(self, infos: Iterable[Info], finals: Iterable[Final | None]) -> None:
+        """Keep copies of what the members said."""
+        self._infos = [*map(dict.copy, infos)]
+        self._finals = [final and (final[0], dict.copy(final[1])) for final in finals]
 
     def _fill(self) -> None:
         """Make everything that was not looked at yet."""

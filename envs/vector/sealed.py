@@ -100,11 +100,13 @@ def read_info(info: Info | SealedInfo) -> Info:
     return info.read() if isinstance(info, SealedInfo) else info
 
 
+def read_final(final: MaybeSealedFinal | None) -> tuple[Any, Info] | None:
+    """Return how an episode ended, the info read."""
+    return final and (final[0], read_info(final[1]))
+
+
 def opened(outcomes: Sequence[MaybeSealed]) -> Sequence[Outcome]:
     """Return outcomes, their infos read."""
     if SealedInfo not in {type(outcome[4]) for outcome in outcomes}:
         return cast(Sequence[Outcome], outcomes)
-    return [
-        (*played, read_info(info), final and (final[0], read_info(final[1])))
-        for *played, info, final in outcomes
-    ]
+    return [(*played, read_info(info), read_final(final)) for *played, info, final in outcomes]

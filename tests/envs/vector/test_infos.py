@@ -90,7 +90,7 @@ def test_what_is_equal_to_infos() -> None:
     assert Infos(INFOS[:1]) != {}
     assert Infos([]) == {}
     assert Infos([{}]) == Infos([])
-    assert not Infos([{}]) != Infos([{}])  # noqa: SIM202
+    assert (Infos([{}]) != Infos([{}])) is False
     assert Infos(INFOS[2:]) | Infos([{}]) == {}
     assert Infos(INFOS[:1]) != Infos([])
     assert repr(Infos([{"a": 1}])) == "{'_a': array([ True]), 'a': array([1])}"
@@ -144,7 +144,7 @@ def test_a_dictionary_that_invents_values_is_taken_for_what_it_holds() -> None:
     assert told(infos["_b"].tolist()) == [False, True]
 
 
-def test_what_is_no_dictionary_is_refused() -> None:
-    for wrong in (None, [("a", 1)], 3):
-        with pytest.raises(TypeError):
-            Infos([wrong])  # type: ignore[list-item]
+@pytest.mark.parametrize("wrong", [None, [("a", 1)], 3], ids=str)
+def test_what_is_no_dictionary_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError):
+        Infos([wrong])
