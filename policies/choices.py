@@ -7,11 +7,14 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
+from torch.nn import functional as F
 
 from .minilm import EMBEDDING, MiniLMExtractor
 
 _MASKED = -1e8
 """Logit of a padded choice: finite, so that the entropy stays a number."""
+_SCALE = EMBEDDING**0.5
+"""Unit vectors have entries near 0.05; scaled up, they are what a linear layer expects."""
 
 
 class ChoicePolicy(ActorCriticPolicy):
@@ -89,12 +92,16 @@ class ChoiceScorer(nn.Module):
     def forward_actor(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits of the choices, shape (B, K)."""
         task_B_E, reply_B_E, choices_B_K_E, mask_B_K = self._split(features)
-        task_B_K_E = task_B_E.unsqueeze(1).expand_as(choices_B_K_E)
-        reply_B_K_E = reply_B_E.unsqueeze(1).expand_as(choices_B_K_E)
-        alike_B_K_E = reply_B_K_E * choices_B_K_E
-        seen = [task_B_K_E, reply_B_K_E, choices_B_K_E, task_B_K_E * choices_B_K_E, alike_B_K_E]
-        # Unit vectors have entries near 0.05; scaled up, they are what a linear layer expects.
-        hidden = self.actor(torch.cat(seen, dim=-1) * EMBEDDING**0.5)
+        alike_B_K_E = reply_B_E.unsqueeze(1) * choices_B_K_E
+        seen = [choices_B_K_E, task_B_E.unsqueeze(1) * choices_B_K_E, alike_B_K_E]
+        # What task and reply add to the first layer is the same for all choices of a row.
+        first, *others = self.actor
+        of_dialogue, of_choice = first.weight.split([2 * EMBEDDING, 3 * EMBEDDING], dim=1)
+        shared_B_W = F.linear(torch.cat([task_B_E, reply_B_E], 1), of_dialogue)
+        hidden = shared_B_W.unsqueeze(1) + F.linear(torch.cat(seen, dim=-1), of_choice)
+        hidden = hidden * _SCALE + first.bias
+        for module in others:
+            hidden = module(hidden)
         logits_B_K = self.score(hidden).squeeze(-1) + self.resemblance * alike_B_K_E.sum(-1)
         masked_B_K: torch.Tensor = logits_B_K.masked_fill(mask_B_K == 0, _MASKED)
         return masked_B_K
@@ -102,7 +109,7 @@ class ChoiceScorer(nn.Module):
     def forward_critic(self, features: torch.Tensor) -> torch.Tensor:
         """Return the critic's latent, shape (B, width)."""
         task_B_E, reply_B_E, *_ = self._split(features)
-        latent: torch.Tensor = self.critic(torch.cat([task_B_E, reply_B_E], 1) * EMBEDDING**0.5)
+        latent: torch.Tensor = self.critic(torch.cat([task_B_E, reply_B_E], 1) * _SCALE)
         return latent
 
     def _split(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:

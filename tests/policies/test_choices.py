@@ -117,6 +117,18 @@ def test_an_untrained_policy_reports_what_resembles_what_it_was_told() -> None:
     torch.testing.assert_close(difference, 8 * (1 - (told @ other.T)[0, 0]), atol=1e-4, rtol=0)
 
 
+def test_a_choice_is_scored_by_one_network_that_reads_five_parts_side_by_side() -> None:
+    torch.manual_seed(0)
+    scorer = ChoiceScorer(choices=3, width=8, resemblance=2.0)
+    task, reply, *choices = torch.nn.functional.normalize(torch.randn(5, 4, EMBEDDING), dim=-1)
+    logits, _ = scorer(torch.cat([task, reply, *choices, torch.ones(4, 3)], dim=1))
+    for k, choice in enumerate(choices):
+        parts = torch.cat([task, reply, choice, task * choice, reply * choice], dim=1)
+        expected = scorer.score(scorer.actor(parts * EMBEDDING**0.5)).squeeze(1)
+        expected = expected + scorer.resemblance * (reply * choice).sum(1)
+        torch.testing.assert_close(logits[:, k], expected)
+
+
 def test_training_changes_what_is_saved_and_loading_brings_it_back(
     observations: list[dict[str, Any]], tmp_path: Path
 ) -> None:
