@@ -95,12 +95,12 @@ class ChoiceScorer(nn.Module):
         alike_B_K_E = reply_B_E.unsqueeze(1) * choices_B_K_E
         seen = [choices_B_K_E, task_B_E.unsqueeze(1) * choices_B_K_E, alike_B_K_E]
         # What task and reply add to the first layer is the same for all choices of a row.
-        first, *others = self.actor
+        first: Any = self.actor[0]
         of_dialogue, of_choice = first.weight.split([2 * EMBEDDING, 3 * EMBEDDING], dim=1)
         shared_B_W = F.linear(torch.cat([task_B_E, reply_B_E], 1), of_dialogue)
         hidden = shared_B_W.unsqueeze(1) + F.linear(torch.cat(seen, dim=-1), of_choice)
         hidden = hidden * _SCALE + first.bias
-        for module in others:
+        for module in list(self.actor)[1:]:
             hidden = module(hidden)
         logits_B_K = self.score(hidden).squeeze(-1) + self.resemblance * alike_B_K_E.sum(-1)
         masked_B_K: torch.Tensor = logits_B_K.masked_fill(mask_B_K == 0, _MASKED)
