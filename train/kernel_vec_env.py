@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from numba import njit, types
+from numba import from_dtype, njit, types
 from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
@@ -19,6 +19,10 @@ from ..envs.kernel_vector import KernelVector
 from ..errors import UserError
 
 _FLOAT, _BOOL = np.dtype(np.float32), np.dtype(np.bool_)
+_ENDED = np.dtype(
+    [("member", "i8"), ("length", "i8"), ("total", "f8"), ("cut_off", "?")], align=True
+)
+"""An episode that ended."""
 
 
 class KernelVecEnv(VecEnv):
@@ -52,8 +56,8 @@ class KernelVecEnv(VecEnv):
         self._shape_N_D = (count, *(vector.single_observation_space.shape or ()))
         self._final_N_D = np.empty(self._shape_N_D, _FLOAT)
         self._rewards_N = np.empty(count)
-        self._flags_N = (np.empty(count, np.bool_), np.empty(count, np.bool_))
-        self._ended_N_3, self._totals_N = np.empty((count, 3), np.int64), np.empty(count)
+        self._terminated_N = np.empty(count, np.bool_)
+        self._ended_N = np.empty(count, _ENDED)
         self._going_on: list[dict[str, Any]] = [
             {"TimeLimit.truncated": False} for _ in range(vector.num_envs)
         ]
@@ -98,13 +102,13 @@ class KernelVecEnv(VecEnv):
         """
         observations_N_D = np.empty(self._shape_N_D, _FLOAT)
         paid_N, dones_N = np.empty(self.num_envs, _FLOAT), np.empty(self.num_envs, _BOOL)
-        rewards_N, (terminated_N, truncated_N) = self._rewards_N, self._flags_N
+        rewards_N, terminated_N = self._rewards_N, self._terminated_N
         count = self.vector.step_into(
-            actions, observations_N_D, self._final_N_D, rewards_N, terminated_N, truncated_N
+            actions, observations_N_D, self._final_N_D, rewards_N, terminated_N, dones_N
         )
         _account_now(
-            rewards_N, terminated_N, truncated_N, self.episode_returns_N, self.episode_lengths_N,
-            paid_N, dones_N, self._ended_N_3, self._totals_N,
+            rewards_N, terminated_N, dones_N, self.episode_returns_N, self.episode_lengths_N,
+            paid_N, self._ended_N,
         )  # fmt: skip
         infos = self._going_on.copy()
         if count:
@@ -175,15 +179,14 @@ class KernelVecEnv(VecEnv):
     def _tell(self, infos: list[dict[str, Any]], count: int) -> None:
         """Say of each episode that ended what `Monitor` and `DummyVecEnv` say."""
         passed = int((time.time() - self.began) * 1e6) / 1e6  # whole microseconds
-        ended, totals = self._ended_N_3[:count].tolist(), self._totals_N[:count].tolist()
         # Those who ended keep rows of this array, as to copy them takes longer than a new one.
         final_N_D, self._final_N_D = self._final_N_D, np.empty(self._shape_N_D, _FLOAT)
-        for (n, length, cut_off), total in zip(ended, totals, strict=True):
+        for n, length, total, cut_off in self._ended_N[:count].tolist():
             # A whole number is its own rounding, and to round takes longer than all the rest.
             paid = total if total.is_integer() else round(total, 6)
             infos[n] = {
                 "episode": {"r": paid, "l": length, "t": passed},
-                "TimeLimit.truncated": cut_off == 1,
+                "TimeLimit.truncated": cut_off,
                 "terminal_observation": final_N_D[n],
             }
 
@@ -191,29 +194,29 @@ class KernelVecEnv(VecEnv):
 _FLOATS, _FLAGS = types.float64[::1], types.boolean[::1]
 _SIGNATURE = types.void(
     _FLOATS, _FLAGS, _FLAGS, _FLOATS, types.int32[::1],
-    types.float32[::1], _FLAGS, types.int64[:, ::1], _FLOATS,
+    types.float32[::1], from_dtype(_ENDED)[::1],
 )  # fmt: skip
 
 
 @njit(_SIGNATURE, cache=True, nogil=True)
 def _account(  # type: ignore[no-untyped-def]
-    rewards_N, terminated_N, truncated_N, returns_N, lengths_N, paid_N, dones_N,
-    ended_N_3, totals_N,
+    rewards_N, terminated_N, dones_N, returns_N, lengths_N, paid_N, ended_N
 ):  # fmt: skip
     """Add the rewards to the returns, write what stable-baselines3 takes, and note who ended.
 
-    Row e of `ended_N_3` is the place and the length of the e-th that did, and whether it was cut
-    off; entry e of `totals_N` is its return.
+    `dones_N` comes with those that were truncated and leaves with those that are done: to take
+    an array from Python takes as long as to account for eight members, so there are few.
     """
     e = 0
     for n in range(len(rewards_N)):
         returns_N[n] += rewards_N[n]
         lengths_N[n] += 1
         paid_N[n] = rewards_N[n]
-        dones_N[n] = terminated_N[n] or truncated_N[n]
+        dones_N[n] |= terminated_N[n]
         if dones_N[n]:
-            ended_N_3[e, 0], ended_N_3[e, 1] = n, lengths_N[n]
-            ended_N_3[e, 2], totals_N[e] = not terminated_N[n], returns_N[n]
+            episode = ended_N[e]
+            episode.member, episode.length = n, lengths_N[n]
+            episode.total, episode.cut_off = returns_N[n], not terminated_N[n]
             returns_N[n], lengths_N[n] = 0.0, 0
             e += 1
 
