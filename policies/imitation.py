@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import UserError
 from .adapting import adapt, layers_of
 from .causal_lm import CausalLM
+from .chat import Chat
 from .crossing import Message
 from .engines import Engine, engine_of
 
@@ -17,6 +19,8 @@ _DECAY = 0.3
 """Of weights, times the learning rate."""
 _IGNORED = -100
 """The label of a token that is not the assistant's, as torch's cross entropy has it."""
+_Row = tuple[list[int], list[int]]
+"""The tokens of a dialogue, and for all but the first what should stand there."""
 
 
 def imitate(
@@ -27,6 +31,7 @@ def imitate(
     batch_size: int = 64,
     learning_rate: float = 2e-3,
     last_layers: int | None = None,
+    symbols: float = 0.0,
     tell: Callable[[float], None] = lambda loss: None,
 ) -> None:
     """Teach a model to say what the assistant says, each token where it stands.
@@ -40,15 +45,18 @@ def imitate(
         learning_rate: At its height, to which it rises for a twentieth of the steps; then it
             falls to 0 along a cosine.
         last_layers: How many of the last layers are taught; None for all weights.
+        symbols: The share of dialogues, drawn anew in each epoch, whose digits are replaced by
+            tokens that no dialogue holds.
         tell: Called with the loss of each step, in nats a token.
 
     Raises:
-        UserError: there are not so many layers.
+        UserError: there are not so many layers, or not enough tokens that no dialogue holds.
     """
     # Not the model's own, which reads all layers: what is below those that are taught is read once.
     engine = engine_of(lm.model, adapt(lm.model, last_layers))
     rows = [_labelled(lm, dialogue) for dialogue in dialogues]
     rng = np.random.default_rng(seed)
+    disguise = _Disguise(lm.chat, rows) if symbols > 0 else None
     steps = epochs * math.ceil(len(rows) / batch_size)
     parameters = [p for p in lm.model.parameters() if p.requires_grad]
     optimizers = _optimizers(lm, parameters, learning_rate)
@@ -59,7 +67,10 @@ def imitate(
     for _ in range(epochs):
         order = rng.permutation(len(rows))
         for start in range(0, len(rows), batch_size):
-            loss = _loss(lm, engine, [rows[i] for i in order[start : start + batch_size]])
+            batch = [rows[i] for i in order[start : start + batch_size]]
+            if disguise is not None:
+                batch = [disguise(row, rng) if rng.random() < symbols else row for row in batch]
+            loss = _loss(lm, engine, batch)
             lm.model.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -67,6 +78,43 @@ def imitate(
                 optimizer.step()
                 schedule.step()
             tell(loss.item())
+
+
+class _Disguise:
+    """Puts tokens that mean nothing in the place of a dialogue's digits, of equal ones the same.
+
+    A model learns by heart which digit follows which, and that does not help with numbers that it
+    was never shown: a tiny one that saw 2 only at the beginning of longer numbers takes
+    `2 minus 58` for `28 - 5`. Where any token may stand for a digit, it has to copy what it sees.
+
+    Args:
+        chat: Of the model.
+        rows: All dialogues.
+
+    Raises:
+        UserError: they hold nearly all tokens.
+    """
+
+    def __init__(self, chat: Chat, rows: Sequence[_Row]) -> None:
+        tokenizer = chat.tokenizer
+        held = {token for ids, labels in rows for token in (*ids, *labels)}
+        texts = {i: tokenizer.decode([i]).strip() for i in held if i != _IGNORED}
+        self._digits = frozenset(i for i, text in texts.items() if text.isdecimal())
+        special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_encoder.values()}
+        self._spare = np.array(sorted(set(tokenizer.get_vocab().values()) - held - special))
+        if len(self._spare) < len(self._digits):
+            raise UserError(
+                f"the dialogues hold all but {len(self._spare)} tokens, too few to stand for "
+                f"{len(self._digits)} digits: show digits as they are (symbols=0)"
+            )
+
+    def __call__(self, row: _Row, rng: np.random.Generator) -> _Row:
+        """Return a dialogue in disguise."""
+        ids, labels = row
+        digits = sorted(self._digits.intersection(ids))
+        drawn = rng.choice(self._spare, len(digits), replace=False).tolist()
+        worn = dict(zip(digits, drawn, strict=True))
+        return [worn.get(i, i) for i in ids], [worn.get(i, i) for i in labels]
 
 
 def _optimizers(
@@ -93,11 +141,8 @@ def _height(progress: float) -> float:
     return min(progress * 20, 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0)))
 
 
-def _labelled(lm: CausalLM, dialogue: Sequence[Message]) -> tuple[list[int], list[int]]:
-    """Return the tokens of a dialogue, and for all but the first what should stand there.
-
-    Of a dialogue that is longer than the model can read it is the end.
-    """
+def _labelled(lm: CausalLM, dialogue: Sequence[Message]) -> _Row:
+    """Return a dialogue as tokens; of one that is longer than the model can read, the end."""
     ids: list[int] = []
     labels: list[int] = []
     for place, message in enumerate(dialogue):
@@ -109,7 +154,7 @@ def _labelled(lm: CausalLM, dialogue: Sequence[Message]) -> tuple[list[int], lis
     return ids[-lm.context - 1 :], labels[-lm.context :]
 
 
-def _loss(lm: CausalLM, engine: Engine, rows: Sequence[tuple[list[int], list[int]]]) -> Tensor:
+def _loss(lm: CausalLM, engine: Engine, rows: Sequence[_Row]) -> Tensor:
     hidden_BNH = engine.evaluate([], [ids[:1] for ids, _ in rows], [ids[1:] for ids, _ in rows])
     known = [
         (b * hidden_BNH.shape[1] + place, label)

@@ -104,7 +104,7 @@ def warm_up(
         with without_denormals():
             imitate(
                 lm, shown, seed, recipe.warmup_epochs, recipe.warmup_batch_size,
-                recipe.warmup_learning_rate, recipe.warmup_layers, tell,
+                recipe.warmup_learning_rate, recipe.warmup_layers, recipe.warmup_symbols, tell,
             )  # fmt: skip
         with quietly():
             lm.model.save_pretrained(draft)

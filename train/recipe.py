@@ -134,6 +134,9 @@ class LanguageRecipe(Recipe):
     """Dialogues of a step."""
     warmup_learning_rate: float = 5e-3
     """Of the warm start, at its height."""
+    warmup_symbols: float = 0.0
+    """Share of dialogues whose digits are replaced by tokens that no dialogue holds, so that a
+    model from scratch learns to copy numbers, and not by heart which there are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,6 +148,8 @@ class LanguageRecipe(Recipe):
         _require("shots", self.shots, self.shots >= 0, "must be at least 0")
         for name in ("temperature", "critic_scale", "warmup_learning_rate"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "must be above 0")
+        share = 0 <= self.warmup_symbols <= 1
+        _require("warmup_symbols", self.warmup_symbols, share, "must be between 0 and 1")
         _require("kl_coef", self.kl_coef, self.kl_coef >= 0, "must be at least 0")
         both = self.kl_coef > 0 and self.ent_coef != 0
         _require("kl_coef", self.kl_coef, not both, "takes the place of ent_coef: leave one at 0")
