@@ -79,7 +79,7 @@ class Calculator(PlannedEnv):
     most. SmolLM2-135M-Instruct, 9 shots, greedy 0.86 (0.81 to 0.91),
     sampled at temperature 1 0.54 (0.47 to 0.60); after 1,536 messages of PPO by the recipe
     `language-ppo` 0.99 greedy (0.98 to 1.00) and 0.93 sampled (0.90 to 0.95; three training
-    seeds). A tiny model, from scratch by the recipe `tiny`, 0.96 greedy (0.94 to 0.98; five
+    seeds). A tiny model, from scratch by the recipe `tiny`, 0.99 greedy (0.98 to 1.00; five
     training seeds of 500 episodes). The other levels: random choices 0.12 (one in eight),
     oracle 1.
 

@@ -47,6 +47,20 @@ def adapt(
     return first
 
 
+def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield all weights as a model without adapters has them, by transformers' names."""
+    for name, weight in model.state_dict().items():
+        path, _, last = name.rpartition(".")
+        if ".lora_" in name:
+            continue
+        if path.endswith(".base_layer"):
+            path = path.removesuffix(".base_layer")
+            layer: Any = model.get_submodule(path)
+            added = [layer.get_delta_weight(adapter) for adapter in layer.active_adapters]
+            weight = sum(added, weight) if last == "weight" else weight
+        yield f"{path}.{last}", weight.detach()
+
+
 class Start(nn.Module):
     """The weights that are trained, as they were at the start.
 

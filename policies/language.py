@@ -33,8 +33,8 @@ from .causal_lm import CausalLM
 from .critic import Critic
 from .crossing import Message, behind, messages, texts
 from .decoding import Choose, Continuation
-from .draft import Draft
-from .engines import Engine, engine_of, speaks_plainly
+from .draft import Copy, Draft
+from .engines import engine_of, speaks_plainly
 from .token_choice import Evaluated, Writer, all_log_probs, evaluate_tokens, through
 
 
@@ -69,6 +69,8 @@ class LanguagePolicy(ActorCriticPolicy):
         sampling_dtype: Another, such as `bfloat16`, in which messages are sampled; what was
             sampled is then read once more in `dtype` for its log-probability. For GPUs: on a
             CPU the second reading takes longer than the first saves. None for none.
+        sampling_engine: `vllm` lets vLLM write (`palaestra[vllm]`), which is read once more in
+            the same way. None for our own.
         kwargs: For `ActorCriticPolicy`.
 
     Raises:
@@ -92,6 +94,7 @@ class LanguagePolicy(ActorCriticPolicy):
         grammar: str | None = None,
         dtype: str = "float32",
         sampling_dtype: str | None = None,
+        sampling_engine: str | None = None,
         **kwargs: Any,
     ) -> None:
         if not (temperature > 0 and 0 <= critic_gradient <= 1 and critic_scale > 0):
@@ -103,6 +106,8 @@ class LanguagePolicy(ActorCriticPolicy):
             found = getattr(torch, name, None)
             if not (isinstance(found, torch.dtype) and found.is_floating_point):
                 raise UserError(f"{name!r} is no float of torch: give float32, bfloat16 or float16")
+        if sampling_engine not in (None, "vllm"):
+            raise UserError(f"sampling_engine={sampling_engine!r} must be vllm, or None")
         _check_spaces(observation_space, action_space)
         self._settings: dict[str, Any] = {
             "model": model,
@@ -116,6 +121,7 @@ class LanguagePolicy(ActorCriticPolicy):
             "grammar": grammar,
             "dtype": dtype,
             "sampling_dtype": sampling_dtype,
+            "sampling_engine": sampling_engine,
         }
         self.temperature = temperature
         kwargs["features_extractor_class"] = _NoFeatures
@@ -173,7 +179,7 @@ class LanguagePolicy(ActorCriticPolicy):
     @torch.no_grad()
     def write(self, obs: Any, writer: Writer) -> tuple[Tensor, Tensor, Tensor]:
         """Write a message for each dialogue, as a writer takes the tokens."""
-        if self._settings["sampling_dtype"]:
+        if self._drafts:
             said, values_B1, log_probs_B = self._write_in_draft(obs, writer)
         else:
             found = self.speak(obs, writer)
@@ -189,25 +195,28 @@ class LanguagePolicy(ActorCriticPolicy):
         """Let the draft write, and return what this policy finds of it."""
         self._refresh()
         if self._draft is None:  # not before SB3 has put the model where it is to be
-            dtype = getattr(torch, self._settings["sampling_dtype"])
-            self._draft = Draft(self.language_model, dtype)
+            self._draft = self._new_draft()
         prefix, prompts = self._prompts(obs)
-        found = self._decode(self._draft.engine, prefix, prompts, writer)
-        said = [continuation.tokens for continuation in found]
+        said = self._draft.write(prefix, prompts, writer, self.chat.end, self._longest)
         values_B1, evaluated = self._evaluate(prefix, prompts, said, entropy=False)
         return said, values_B1, evaluated.log_probs_B
+
+    def _new_draft(self) -> Draft:
+        s = self._settings
+        dtype = s["sampling_dtype"] or s["dtype"]
+        if s["sampling_engine"] is None:
+            return Copy(self.language_model, getattr(torch, dtype), self._grammar)
+        from .vllm_draft import VllmDraft  # what it needs is an extra
+
+        return VllmDraft(self.language_model, self.chat, dtype, s["grammar"])
 
     def speak(self, obs: Any, choose: Choose) -> list[Continuation]:
         """Write a message for each dialogue, and tell nothing but what was written."""
         self._refresh()
-        return self._decode(self.engine, *self._prompts(obs), choose)
-
-    def _decode(
-        self, engine: Engine, prefix: list[int], prompts: list[list[int]], choose: Choose
-    ) -> list[Continuation]:
         if self._grammar:
             choose = self._grammar.holding(choose)
-        return engine.decode(prefix, prompts, choose, self.chat.end, self._longest)
+        prefix, prompts = self._prompts(obs)
+        return self.engine.decode(prefix, prompts, choose, self.chat.end, self._longest)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return values, log-probabilities and entropies of actions, with gradients.
@@ -297,9 +306,13 @@ class LanguagePolicy(ActorCriticPolicy):
         self._read_at_start.clear()
         self.engine.forget()
         if self._draft:
-            self._draft.engine.forget()
+            self._draft.forget()
 
     # Reading
+
+    @property
+    def _drafts(self) -> bool:
+        return bool(self._settings["sampling_dtype"] or self._settings["sampling_engine"])
 
     @property
     def _chooses(self) -> bool:

@@ -48,12 +48,12 @@ class Writer:
     """
 
     def __init__(self, temperature: float, greedy: bool = False) -> None:
-        self._temperature, self._greedy = temperature, greedy
+        self.temperature, self.greedy = temperature, greedy
         self._log_probs: dict[int, list[Tensor]] = {}
 
     def __call__(self, logits_AV: Tensor, rows: list[int]) -> Tensor:
         """Return tokens, shape (A,), for the rows of these numbers."""
-        log_probs_AV = F.log_softmax(_cooled(logits_AV, self._temperature), 1)
+        log_probs_AV = F.log_softmax(_cooled(logits_AV, self.temperature), 1)
         chosen_A = self.take(log_probs_AV, rows)
         taken_A = log_probs_AV.gather(1, chosen_A[:, None])[:, 0]
         for row, log_prob in zip(rows, taken_A.unbind(), strict=True):
@@ -62,7 +62,7 @@ class Writer:
 
     def take(self, log_probs_AV: Tensor, rows: list[int]) -> Tensor:
         """Return the likeliest tokens, or sampled ones, by torch's global generator."""
-        if self._greedy:
+        if self.greedy:
             return log_probs_AV.argmax(1)
         # With one number a row, where `multinomial` draws one for each token that there is.
         sums_AV = log_probs_AV.exp().cumsum(1)

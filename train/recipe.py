@@ -111,6 +111,8 @@ class LanguageRecipe(Recipe):
     sampling_dtype: str | None = None
     """Name of a torch dtype, such as `bfloat16`, in which messages are sampled; what was sampled
     is then read once more for its log-probability. For GPUs."""
+    sampling_engine: str | None = None
+    """`vllm` lets vLLM sample messages, which are then read once more. For GPUs."""
     critic_gradient: float = 0.0
     """Share of the critic's gradient that reaches the model."""
     critic_scale: float = 10.0

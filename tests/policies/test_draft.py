@@ -7,7 +7,7 @@ import pytest
 import torch
 from palaestra.errors import UserError
 from palaestra.policies.causal_lm import CausalLM
-from palaestra.policies.draft import Draft
+from palaestra.policies.draft import Copy
 from palaestra.policies.token_choice import Writer
 
 from .test_language import policy, seen
@@ -47,7 +47,7 @@ def test_what_writes_has_learned_what_the_policy_has(
 
 def test_positions_keep_all_their_bits(tiny_chat_folder: Path) -> None:
     lm = CausalLM(str(tiny_chat_folder))
-    copied: Any = Draft(lm.model, torch.bfloat16).engine
+    copied: Any = Copy(lm.model, torch.bfloat16).engine
     theirs = dict(copied._decoder._model.named_buffers())
     assert {weight.dtype for weight in copied._decoder._model.parameters()} == {torch.bfloat16}
     assert theirs

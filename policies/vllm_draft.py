@@ -1,0 +1,129 @@
+"""vLLM as what writes in the place of a language model that learns.
+
+It is given the model's weights after every update, as transformers names them, and nothing is
+written to disk but a description of the model. Source: Kwon et al., "Efficient Memory Management
+for Large Language Model Serving with PagedAttention" (2023).
+"""
+
+import copy
+import os
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from ..errors import UserError
+from .adapting import merged_weights
+from .chat import Chat
+from .draft import Draft
+from .engines import Ids
+from .token_choice import Writer, through
+
+_SHARE = 0.4
+"""Of the GPU's memory, for vLLM's weights and its keys and values; the rest is for learning."""
+
+
+class VllmDraft(Draft):
+    """Write with vLLM, in this process and on the model's device.
+
+    Messages depend on torch's generator alone, each by a seed that is drawn from it.
+
+    Args:
+        model: What is trained.
+        chat: Its tokenizer.
+        dtype: Name of a torch dtype, in which vLLM runs.
+        grammar: What messages are held to, in llguidance's Lark.
+
+    Raises:
+        UserError: vLLM is not installed, or cannot run this model.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, chat: Chat, dtype: str, grammar: str | None = None
+    ) -> None:
+        # vLLM reads this as it starts; in a process of its own it would not see our weights.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        try:
+            import vllm
+            from vllm.sampling_params import StructuredOutputsParams
+        except ImportError as error:
+            raise UserError(
+                f"sampling_engine=vllm needs vLLM ({error}): pip install 'palaestra[vllm]'"
+            ) from None
+        self._model, self._parameters = model, vllm.SamplingParams
+        self._held: dict[str, Any] = {}
+        if grammar is not None:
+            self._held["structured_outputs"] = StructuredOutputsParams(grammar=grammar)
+        on_cpu = model.device.type == "cpu"
+        with _described(model, chat) as folder, _same_generators():
+            try:
+                self._vllm: Any = vllm.LLM(
+                    folder,
+                    load_format="dummy",
+                    dtype=dtype,
+                    generation_config="vllm",  # nothing of the model's own
+                    max_model_len=model.config.max_position_embeddings,
+                    enable_prefix_caching=True,
+                    gpu_memory_utilization=_SHARE,
+                    enforce_eager=on_cpu,
+                    enable_chunked_prefill=not on_cpu,  # there it fails where messages have seeds
+                    structured_outputs_config={"backend": "guidance"},
+                )
+            except Exception as error:  # of any kind, from deep within
+                raise UserError(f"vLLM cannot run {chat.name!r}: {error!r}") from error
+        self.refresh()
+
+    def write(
+        self, prefix: Ids, prompts: Sequence[Ids], writer: Writer, end: int, max_new_tokens: int
+    ) -> list[list[int]]:
+        """Continue each prompt until it says `end` or has as many new tokens as it may."""
+        rows = [{"prompt_token_ids": [*prefix, *prompt]} for prompt in prompts]
+        temperature = 0.0 if writer.greedy else writer.temperature
+        seeds = torch.randint(2**31, (len(rows),)).tolist()
+        asked = [
+            self._parameters(
+                temperature=temperature, seed=seed, max_tokens=max_new_tokens,
+                stop_token_ids=[end], detokenize=False, **self._held,
+            )
+            for seed in seeds
+        ]  # fmt: skip
+        found = self._vllm.generate(rows, asked, use_tqdm=False)
+        return [through(list(row.outputs[0].token_ids), end) for row in found]
+
+    def refresh(self) -> None:
+        """Take all weights."""
+        weights = iter(list(merged_weights(self._model)))
+        self._vllm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+
+    def forget(self) -> None:
+        """Forget what was read."""
+        self._vllm.reset_prefix_cache()
+
+
+@contextmanager
+def _described(model: PreTrainedModel, chat: Chat) -> Iterator[str]:
+    """Write what vLLM has to know of a model into a folder, for a while."""
+    config = copy.deepcopy(model.config)
+    # Weights that two layers share are laid out twice there, and reloaded once.
+    config.tie_word_embeddings = False
+    config.architectures = [type(model).__name__]
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        chat.tokenizer.save_pretrained(folder)
+        yield folder
+
+
+@contextmanager
+def _same_generators() -> Iterator[None]:
+    """Leave all generators as they were: vLLM seeds them when it starts."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002

@@ -1,0 +1,133 @@
+"""Messages that vLLM writes and the policy judges."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from palaestra.errors import UserError
+from palaestra.policies.adapting import adapt, merged_weights
+from palaestra.policies.causal_lm import CausalLM
+from palaestra.policies.tiny import make_tiny
+
+from .conftest import DIALOGUES
+from .test_language import policy, seen
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model whose heads are as wide as vLLM's are on a CPU."""
+    pytest.importorskip("vllm", reason="needs the extra [vllm]")
+    # vLLM 0.32 for CPUs reads all `__dict__` that there are, and one of llvmlite's is no dictionary.
+    dispatcher: Any = pytest.importorskip("vllm.triton_utils.dispatcher")
+    dispatcher.vars = lambda it: it.__dict__ if isinstance(it.__dict__, dict) else {}
+    made = tmp_path_factory.mktemp("wide-heads")
+    make_tiny(made, DIALOGUES, seed=0, width=64)
+    config = json.loads((made / "config.json").read_text())
+    config |= {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32}
+    (made / "config.json").write_text(json.dumps(config))
+    return made
+
+
+@pytest.fixture(autouse=True)
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+
+
+def taught(folder: Path, **options: Any) -> Any:
+    """Return a policy that has learned something, after it wrote before."""
+    ours, obs = policy(folder, **options), seen(folder)
+    before = ours(obs, True)[0]
+    for _ in range(20):
+        ours.evaluate_actions(obs, before)[1].sum().backward()
+        ours.optimizer.step()
+        ours.optimizer.zero_grad()
+    return ours, before
+
+
+@pytest.mark.parametrize("options", [{}, {"last_layers": 1}, {"lora_rank": 2}], ids=str)
+def test_it_writes_with_the_weights_of_the_policy(folder: Path, options: dict[str, Any]) -> None:
+    obs = seen(folder)
+    (ours, before), (plain, expected) = (
+        taught(folder, **engine, **options) for engine in ({"sampling_engine": "vllm"}, {})
+    )
+    assert torch.equal(before, expected)
+    (actions, values, log_probs), expected = ours(obs, True), plain(obs, True)
+    assert not torch.equal(actions, before)
+    assert torch.equal(actions, expected[0])
+    torch.testing.assert_close(values, expected[1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(log_probs, expected[2], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_messages_come_as_often_as_the_policy_says(folder: Path, temperature: float) -> None:
+    ours, _ = taught(folder, sampling_engine="vllm", temperature=temperature)
+    obs = seen(folder)[:1].repeat(1000, 1)
+    torch.manual_seed(1)
+    actions, _, log_probs = ours(obs)
+    first = actions[:, 0].numpy()
+    prefix, prompts = ours._prompts(obs[:1])
+    hidden = ours.engine.last(prefix, prompts)
+    logits = ours.language_model.get_output_embeddings()(hidden)[0] / temperature
+    expected = 1000 * torch.softmax(logits, 0).detach().numpy()
+    counts = np.bincount(first, minlength=len(expected))
+    often = expected > 5
+    assert often.sum() > 3
+    distance = ((counts - expected)[often] ** 2 / expected[often]).sum()
+    assert distance < 2.5 * often.sum() + 10
+    assert len({tuple(row) for row in actions.tolist()}) > 100
+    assert ours.evaluate_actions(obs[:8], actions[:8])[1].tolist() == pytest.approx(
+        log_probs[:8].tolist(), abs=1e-4
+    )
+
+
+def test_messages_depend_on_the_generator_of_torch_which_it_leaves_alone(folder: Path) -> None:
+    obs, found = seen(folder), []
+    for _ in range(2):
+        ours = policy(folder, sampling_engine="vllm")
+        torch.manual_seed(5)
+        found.append([ours(obs)[0] for _ in range(2)])
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    assert not torch.equal(found[0][0], found[0][1])
+
+
+def test_it_holds_messages_to_a_grammar(folder: Path) -> None:
+    grammar = 'start: "7" | "12 + 30"'
+    ours = policy(folder, sampling_engine="vllm", grammar=grammar)
+    actions, _, log_probs = ours(seen(folder).repeat(8, 1))
+    said = {ours.chat.text(row[: row.index(ours.chat.end)]) for row in actions.tolist()}
+    assert said == {"7", "12 + 30"}
+    assert (log_probs > -5).all()  # of next to nothing, were it not for the grammar
+
+
+def test_who_lacks_it_is_told(tiny_chat_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    ours = policy(tiny_chat_folder, sampling_engine="vllm")
+    with pytest.raises(UserError, match=r"palaestra\[vllm\]"):
+        ours(seen(tiny_chat_folder))
+
+
+def test_another_engine_is_told(tiny_chat_folder: Path) -> None:
+    with pytest.raises(UserError, match="sampling_engine='sglang' must be vllm"):
+        policy(tiny_chat_folder, sampling_engine="sglang")
+
+
+def test_merged_weights_say_what_adapters_add(tiny_chat_folder: Path) -> None:
+    plain, adapted = CausalLM(str(tiny_chat_folder)).model, CausalLM(str(tiny_chat_folder)).model
+    adapt(adapted, lora_rank=2)
+    for model in (plain, adapted):
+        model.set_attn_implementation("sdpa")
+    torch.manual_seed(0)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    weights = dict(merged_weights(adapted))
+    assert weights.keys() == plain.state_dict().keys()
+    ids = torch.arange(20)[None]
+    assert not torch.allclose(plain(ids).logits, adapted(ids).logits, atol=1e-3)
+    plain.load_state_dict(weights)
+    torch.testing.assert_close(plain(ids).logits, adapted(ids).logits, atol=1e-5, rtol=1e-5)
