@@ -21,7 +21,7 @@ from .test_language import policy, seen
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a model whose heads are as wide as vLLM's are on a CPU."""
     pytest.importorskip("vllm", reason="needs the extra [vllm]")
-    # vLLM 0.32 for CPUs reads all `__dict__` that there are, and one of llvmlite's is no dictionary.
+    # vLLM 0.32 for CPUs reads each `__dict__` there is, and one of llvmlite's is no dictionary.
     dispatcher: Any = pytest.importorskip("vllm.triton_utils.dispatcher")
     dispatcher.vars = lambda it: it.__dict__ if isinstance(it.__dict__, dict) else {}
     made = tmp_path_factory.mktemp("wide-heads")
