@@ -61,7 +61,7 @@ class VllmDraft(Draft):
         if grammar is not None:
             self._held["structured_outputs"] = StructuredOutputsParams(grammar=grammar)
         on_cpu = model.device.type == "cpu"
-        with _described(model, chat) as folder, _same_generators():
+        with _described(model, chat) as folder, _same_generators(model.device):
             try:
                 self._vllm: Any = vllm.LLM(
                     folder,
@@ -98,7 +98,7 @@ class VllmDraft(Draft):
 
     def refresh(self) -> None:
         """Take all weights."""
-        weights = iter(list(merged_weights(self._model)))
+        weights = merged_weights(self._model)
         self._vllm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
 
     def forget(self) -> None:
@@ -120,10 +120,12 @@ def _described(model: PreTrainedModel, chat: Chat) -> Iterator[str]:
 
 
 @contextmanager
-def _same_generators() -> Iterator[None]:
+def _same_generators(device: torch.device) -> Iterator[None]:
     """Leave all generators as they were: vLLM seeds them when it starts."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
-        yield
-    random.setstate(python)
-    np.random.set_state(numpy)  # noqa: NPY002
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
