@@ -33,7 +33,7 @@ def adapt(
     layers = layers_of(model)
     count = len(layers) if last_layers is None else last_layers
     if not 1 <= count <= len(layers):
-        raise UserError(f"the last {count} layers cannot be trained: this model has {len(layers)}")
+        raise UserError(f"last_layers={last_layers}, but this model has {len(layers)} layers")
     if lora_rank is not None and lora_rank < 1:
         raise UserError(f"lora_rank={lora_rank} must be at least 1")
     first = len(layers) - count

@@ -157,7 +157,7 @@ def test_a_warm_start_is_made_once_and_by_its_seed(tmp_path: Path) -> None:
     warm_up(ENV, made, 0, tmp_path / "a")
     upper = CausalLM(warm_up(ENV, recipe(warmup_layers=1), 0, tmp_path / "d"))
     assert upper.fingerprint not in prints
-    with pytest.raises(UserError, match="the last 99 layers"):
+    with pytest.raises(UserError, match="last_layers=99"):
         warm_up(ENV, recipe(warmup_layers=99), 0, tmp_path / "e")
     assert (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns == stamp
 
@@ -168,7 +168,7 @@ def test_what_a_run_that_did_not_begin_left_is_taken_for_what_it_is(
 ) -> None:
     """Its recipe had one thing that could not be; what was warmed up is right or is not."""
     out = tmp_path / "run"
-    with pytest.raises(UserError, match="the last 9 layers"):
+    with pytest.raises(UserError, match="last_layers=9"):
         train(Run(ENV, recipe(last_layers=9), 0, out), device="cpu")
     assert (out / "base").is_dir()
     if seed == 0:
@@ -278,7 +278,7 @@ def test_what_is_out_of_range_is_named(changes: dict[str, Any]) -> None:
 def test_what_does_not_fit_is_named(changes: dict[str, Any], tmp_path: Path) -> None:
     run = Run(ENV, recipe(**changes), 0, tmp_path / "run")
     run.folder.mkdir()
-    with pytest.raises(UserError, match=r"groups of 3|the last 9 layers"):
+    with pytest.raises(UserError, match=r"groups of 3|last_layers=9"):
         build(run, "cpu")
 
 
