@@ -37,7 +37,7 @@ class Draft(ABC):
 
     @abstractmethod
     def refresh(self) -> None:
-        """Take the weights that have changed; what was read with others is to be forgotten."""
+        """Take the weights that have changed; to be called after `forget`."""
 
     @abstractmethod
     def forget(self) -> None:

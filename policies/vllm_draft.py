@@ -29,7 +29,7 @@ _SHARE = 0.4
 
 
 class VllmDraft(Draft):
-    """Write with vLLM, in this process and on the model's device.
+    """Write with vLLM, in this process and on the device of the model, the first of its kind.
 
     Messages depend on torch's generator alone, each by a seed that is drawn from it.
 
@@ -40,7 +40,7 @@ class VllmDraft(Draft):
         grammar: What messages are held to, in llguidance's Lark.
 
     Raises:
-        UserError: vLLM is not installed, or cannot run this model.
+        UserError: vLLM is not installed, runs on another device, or cannot run this model.
     """
 
     def __init__(
@@ -48,14 +48,19 @@ class VllmDraft(Draft):
     ) -> None:
         # vLLM reads this as it starts; in a process of its own it would not see our weights.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        # Below it warns at every update that tables of positions were not among the weights.
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         try:
             import vllm
+            from vllm.platforms import current_platform
             from vllm.sampling_params import StructuredOutputsParams
         except ImportError as error:
             raise UserError(
                 f"sampling_engine=vllm needs vLLM ({error}): pip install 'palaestra[vllm]'"
             ) from None
+        kind = current_platform.device_type
+        if model.device not in (torch.device(kind), torch.device(kind, 0)):
+            raise UserError(f"vLLM runs on {kind}, and the model on {model.device}: give --device")
         self._model, self._parameters = model, vllm.SamplingParams
         self._held: dict[str, Any] = {}
         if grammar is not None:
@@ -67,7 +72,7 @@ class VllmDraft(Draft):
                     folder,
                     load_format="dummy",
                     dtype=dtype,
-                    generation_config="vllm",  # nothing of the model's own
+                    generation_config="vllm",
                     max_model_len=model.config.max_position_embeddings,
                     enable_prefix_caching=True,
                     gpu_memory_utilization=_SHARE,
@@ -89,7 +94,8 @@ class VllmDraft(Draft):
         asked = [
             self._parameters(
                 temperature=temperature, seed=seed, max_tokens=max_new_tokens,
-                stop_token_ids=[end], detokenize=False, **self._held,
+                # A model may name more tokens that end a text; here one ends a message.
+                stop_token_ids=[end], ignore_eos=True, detokenize=False, **self._held,
             )
             for seed in seeds
         ]  # fmt: skip
@@ -103,7 +109,8 @@ class VllmDraft(Draft):
 
     def forget(self) -> None:
         """Forget what was read."""
-        self._vllm.reset_prefix_cache()
+        if not self._vllm.reset_prefix_cache():
+            raise RuntimeError("vLLM still holds what it read with other weights")
 
 
 @contextmanager

@@ -215,8 +215,8 @@ def _account(  # type: ignore[no-untyped-def]
         dones_N[n] |= terminated_N[n]
         if dones_N[n]:
             episode = ended_N[e]
-            episode.member, episode.length = n, lengths_N[n]
-            episode.total, episode.cut_off = returns_N[n], not terminated_N[n]
+            episode["member"], episode["length"] = n, lengths_N[n]
+            episode["total"], episode["cut_off"] = returns_N[n], not terminated_N[n]
             returns_N[n], lengths_N[n] = 0.0, 0
             e += 1
 

@@ -150,6 +150,8 @@ class LanguageRecipe(Recipe):
         _require("shots", self.shots, self.shots >= 0, "must be at least 0")
         for name in ("temperature", "critic_scale", "warmup_learning_rate"):
             _require(name, getattr(self, name), getattr(self, name) > 0, "must be above 0")
+        known = self.sampling_engine in (None, "vllm")
+        _require("sampling_engine", self.sampling_engine, known, "must be vllm, or null for ours")
         share = 0 <= self.warmup_symbols <= 1
         _require("warmup_symbols", self.warmup_symbols, share, "must be between 0 and 1")
         _require("kl_coef", self.kl_coef, self.kl_coef >= 0, "must be at least 0")

@@ -1,6 +1,8 @@
 """Messages that vLLM writes and the policy judges."""
 
 import json
+import random
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -84,15 +86,45 @@ def test_messages_come_as_often_as_the_policy_says(folder: Path, temperature: fl
     )
 
 
-def test_messages_depend_on_the_generator_of_torch_which_it_leaves_alone(folder: Path) -> None:
+def test_messages_depend_on_the_generator_of_torch_alone(folder: Path) -> None:
     obs, found = seen(folder), []
-    for _ in range(2):
+    for seed in (5, 5, 6):
         ours = policy(folder, sampling_engine="vllm")
-        torch.manual_seed(5)
+        torch.manual_seed(seed)
+        before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
         found.append([ours(obs)[0] for _ in range(2)])
+        assert before == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])
     assert not torch.equal(found[0][0], found[0][1])
+    assert not torch.equal(found[0][0], found[2][0])
+
+
+def test_what_was_read_with_other_weights_is_forgotten(folder: Path) -> None:
+    """It remembers blocks of 128 tokens."""
+    long = [{"role": "user", "content": "What is 12 plus 30? " * 40}]
+    ours, plain = (policy(folder, prefix=long, **e) for e in ({"sampling_engine": "vllm"}, {}))
+    obs = seen(folder)
+    for seed in (1, 2):
+        assert torch.equal(ours(obs, True)[0], plain(obs, True)[0])
+        for learner in (ours, plain):
+            torch.manual_seed(seed)
+            for parameter in learner.language_model.parameters():
+                parameter.data += 0.3 * torch.randn_like(parameter)
+    assert torch.equal(ours(obs, True)[0], plain(obs, True)[0])
+
+
+def test_other_tokens_that_end_texts_end_no_message(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "many-ends"
+    shutil.copytree(folder, other)
+    config = json.loads((other / "config.json").read_text()) | {
+        "eos_token_id": [0, *range(50, 200)]
+    }
+    (other / "config.json").write_text(json.dumps(config))
+    ours, obs = policy(other, sampling_engine="vllm"), seen(other).repeat(4, 1)
+    actions, _, log_probs = ours(obs)
+    torch.testing.assert_close(ours.evaluate_actions(obs, actions)[1], log_probs, atol=1e-4, rtol=0)
+    assert ((actions >= 50) & (actions < 200)).any(1).all()
 
 
 def test_it_holds_messages_to_a_grammar(folder: Path) -> None:

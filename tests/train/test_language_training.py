@@ -265,7 +265,7 @@ def test_examples_open_with_the_rules() -> None:
         {"algorithm": "dpo"}, {"baseline": "mean"}, {"warmup": "some"}, {"warmup": "none"},
         {"temperature": 0.0}, {"max_new_tokens": 0}, {"shots": -1}, {"model": 3},
         {"kl_coef": -1.0}, {"kl_coef": 0.1, "ent_coef": 0.1}, {"grammar": 3},
-        {"warmup_symbols": 1.5}, {"warmup_symbols": -0.1},
+        {"warmup_symbols": 1.5}, {"warmup_symbols": -0.1}, {"sampling_engine": "sglang"},
     ],
     ids=str,
 )  # fmt: skip
