@@ -55,8 +55,8 @@ class Capitals(DatabaseEnv):
     episodes each: PPO through `AsChoices` and MiniLM 0.96 (0.93 to 0.98; 6,144 steps, one
     training seed); SmolLM2-135M-Instruct, 9 shots, greedy 0.70 (0.64 to 0.77),
     sampled 0.30 (0.24 to 0.37), held to a grammar 0.35 (0.29 to 0.42), and so after 1,536
-    messages of PPO by the recipe `language-ppo` 0.53 (0.46 to 0.59; one training seed), greedy
-    0.73. On `join` PPO through `AsChoices` 0.72 (0.66 to 0.79), trained as on `lookup`.
+    messages of PPO by the recipe `language-ppo` 0.51 (0.46 to 0.56; three training seeds), greedy
+    0.75. On `join` PPO through `AsChoices` 0.72 (0.66 to 0.79), trained as on `lookup`.
 
     ## Version History
     v0: first version.
