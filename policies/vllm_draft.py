@@ -7,13 +7,11 @@ for Large Language Model Serving with PagedAttention" (2023).
 
 import copy
 import os
-import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -22,6 +20,7 @@ from .adapting import merged_weights
 from .chat import Chat
 from .draft import Draft
 from .engines import Ids
+from .generators import left_alone
 from .token_choice import Writer, through
 
 _SHARE = 0.4
@@ -66,7 +65,7 @@ class VllmDraft(Draft):
         if grammar is not None:
             self._held["structured_outputs"] = StructuredOutputsParams(grammar=grammar)
         on_cpu = model.device.type == "cpu"
-        with _described(model, chat) as folder, _same_generators(model.device):
+        with _described(model, chat) as folder, left_alone():  # for vLLM seeds them
             try:
                 self._vllm: Any = vllm.LLM(
                     folder,
@@ -124,15 +123,3 @@ def _described(model: PreTrainedModel, chat: Chat) -> Iterator[str]:
         config.save_pretrained(folder)
         chat.tokenizer.save_pretrained(folder)
         yield folder
-
-
-@contextmanager
-def _same_generators(device: torch.device) -> Iterator[None]:
-    """Leave all generators as they were: vLLM seeds them when it starts."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002

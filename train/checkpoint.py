@@ -3,18 +3,15 @@
 import hashlib
 import os
 import pickle
-import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from ..agents.agent import read_card
 from ..agents.ppo import moved, save_model
 from ..errors import UserError
+from ..policies import generators
 from .grpo import GRPO
 from .ppo import PPO
 
@@ -67,7 +64,7 @@ class Checkpoint:
             raise
         except Exception as error:  # unpickling can fail in any way there is
             raise damaged from error
-        _set_generators(state["generators"])
+        generators.restore(state["generators"])
         return model
 
 
@@ -88,7 +85,7 @@ def write_checkpoint(root: Path, model: PPO, card: dict[str, Any]) -> Checkpoint
     draft = root / f".writing-{os.getpid()}"
     draft.mkdir(parents=True)
     try:
-        raw = pickle.dumps({"envs": model.env, "generators": _generators()})
+        raw = pickle.dumps({"envs": model.env, "generators": generators.states()})
         (draft / _STATE).write_bytes(raw)
         save_model(model, draft, card | {"state_sha256": hashlib.sha256(raw).hexdigest()})
         for path in draft.iterdir():
@@ -114,21 +111,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _generators() -> dict[str, Any]:
-    """Return the states of the global generators, which SB3 draws from."""
-    return {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),  # noqa: NPY002
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def _set_generators(states: dict[str, Any]) -> None:
-    random.setstate(states["python"])
-    np.random.set_state(states["numpy"])  # noqa: NPY002
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
