@@ -7,10 +7,17 @@ samples so many tokens for each, none of which ends a row; transformers' `genera
 same prompts and lengths, and says nothing of log-probabilities. Ours are compared with those of
 one pass over everything: `difference` is the largest of a message. `update` is a loss and
 its gradient for the last four layers, of the same messages; the peer reads the whole of each row,
-as any policy around a model of transformers would. It takes most of ten minutes.
+as any policy around a model of transformers would.
+
+`dialogues` is a rollout of PPO, of the untrained model: eight messages in each of the 32
+environments, as long as they happen to be and 48 tokens at most. With `continuous_batching` a
+dialogue goes on as soon as its message has ended; the peer is stable-baselines3's own rollout, of
+the same policy, in which all dialogues wait for the longest message of each turn. All of it takes a
+quarter of an hour.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,16 +31,18 @@ from palaestra.policies.engines import Plain
 from palaestra.policies.language import LanguagePolicy
 from palaestra.policies.token_choice import Writer
 from palaestra.train.language_training import prefix
+from palaestra.train.ppo import PPO
 from palaestra.train.token_vec_env import TokenVecEnv
 from transformers import AutoModelForCausalLM
 
-WORLD, ROWS, NEW = "palaestra/Calculator-v0", 32, 24
+WORLD, ROWS, NEW, TURNS = "palaestra/Calculator-v0", 32, 24, 8
 
 
 def main() -> None:
     """Measure, print the table, and write it if asked."""
     chosen = options(__doc__, rounds=3)
     one_core()
+    warnings.filterwarnings("ignore", "PPO runs the network in torch")
     torch.manual_seed(0)
     policy, obs = _policy()
     head, prompts = policy._prompts(obs)
@@ -61,7 +70,27 @@ def main() -> None:
         print(f"difference, {name}: {off:.1e} nats, {off / NEW:.1e} a token")
     turns = {name: partial(update, name) for name in policies}
     rows += compared("update", in_turns(turns, chosen.rounds), ROWS, "messages")
+    rollouts = {"palaestra": _rollout(continuous=True), "in step": _rollout(continuous=False)}
+    rows += compared("dialogues", in_turns(rollouts, chosen.rounds), ROWS * TURNS, "messages")
     report(rows, chosen.json)
+
+
+def _rollout(continuous: bool) -> Callable[[], Any]:
+    """Return what plays a rollout, and has read nothing of it before."""
+    vector = make_vec(WORLD, ROWS, "sync", "dialogue", autoreset="SameStep")
+    given = {"prefix": prefix(WORLD, 9), "last_layers": 4, "continuous_batching": continuous}
+    env = TokenVecEnv(vector, PACKAGED_MODEL, 48)
+    model = PPO(
+        LanguagePolicy, env, n_steps=TURNS, batch_size=ROWS, seed=0, policy_kwargs=given
+    )  # fmt: skip
+    _, callback = model._setup_learn(ROWS * TURNS)
+    policy: Any = model.policy
+
+    def play() -> None:
+        policy.forget()
+        model.collect_rollouts(env, callback, model.rollout_buffer, TURNS)
+
+    return play
 
 
 def _policy() -> tuple[LanguagePolicy, torch.Tensor]:

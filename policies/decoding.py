@@ -3,10 +3,10 @@
 Idea: the keys and values of the prefix exist once, not once a row. At every new token all rows
 attend to them in one product, so a long few-shot prompt costs about as much for 32 rows as for
 one; what each row has of its own is written into memory that was laid out for the longest
-reply, a row that has ended leaves the batch, and a dialogue that comes back with its next turn
-is read from where it was left. transformers' own generation copies the prefix into each row,
-copies all keys and values again at every token, runs each row until the last one ends, and
-reads a dialogue anew at every turn.
+reply, a row that has ended leaves the batch or gives its place to the next, and a dialogue that
+comes back with its next turn is read from where it was left. transformers' own generation copies
+the prefix into each row, copies all keys and values again at every token, runs each row until
+the last one ends, and reads a dialogue anew at every turn.
 
 Source: Juravsky et al., "Hydragen: High-Throughput LLM Inference with Shared Prefixes" (2024).
 """
@@ -14,20 +14,23 @@ Source: Juravsky et al., "Hydragen: High-Throughput LLM Inference with Shared Pr
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
 
+from .keys_values import NOTHING, KeysValues, Past, Rows
 from .reading import alike
 
-KeysValues = list[tuple[Tensor, Tensor]]
-"""Of each layer, shapes (K, S, D): K heads, S tokens, D numbers."""
 Choose = Callable[[Tensor, list[int]], Tensor]
 """From logits, shape (A, V), of the rows of these numbers to tokens, shape (A,)."""
+
+Follow = Callable[[list[tuple[int, list[int]]]], list[list[int]]]
+"""From the numbers and tokens of rows that have just ended to rows that take their places, at most
+as many. Rows are numbered in the order in which they come."""
 
 _ATTENTION = "palaestra-shared-prefix"
 _FITTING = frozenset({"llama", "qwen2", "qwen3"})
@@ -46,12 +49,52 @@ def fits(model: PreTrainedModel) -> bool:
 class Continuation(NamedTuple):
     """How a row goes on."""
 
+    tail: list[int]
+    """The row behind the prefix."""
     tokens: list[int]
     """New ones, the end included."""
     hidden_H: Tensor
     """What the last layer said before the first of them, shape (H,)."""
-    inputs_TH: Tensor | None = None
-    """What went into the layer `first`, of the row and all new tokens but the last."""
+
+
+class Reading(NamedTuple):
+    """What was made of a row."""
+
+    hidden_H: Tensor
+    """What the last layer said behind it, shape (H,)."""
+    inputs_TH: Tensor | None
+    """What went into the layer `first`, shape (T, H); None without one."""
+
+
+@dataclass
+class _Row:
+    """A row while it is continued."""
+
+    tail: list[int]
+    tokens: list[int] = field(default_factory=list)
+    hidden_H: Tensor | None = None
+
+    @property
+    def read(self) -> list[int]:
+        """What has been read of it behind the prefix: all tokens but the last."""
+        return [*self.tail, *self.tokens][:-1]
+
+    @property
+    def newest(self) -> int:
+        """The last token, which is read next."""
+        return (self.tokens or self.tail)[-1]
+
+    def take(self, token: int, hidden_H: Tensor) -> None:
+        """Go on with a token, before which the last layer said something."""
+        self.tokens.append(token)
+        if self.hidden_H is None:
+            self.hidden_H = hidden_H.clone()  # and not all that was said with it
+
+    @property
+    def continuation(self) -> Continuation:
+        """How it went on."""
+        assert self.hidden_H is not None
+        return Continuation(self.tail, self.tokens, self.hidden_H)
 
 
 class Decoder:
@@ -60,17 +103,23 @@ class Decoder:
     Args:
         model: A model that `fits`, whose attention is computed here from now on.
         memory: Most tokens of which keys and values are remembered; the oldest rows go first.
-        first: A layer; what goes into it is remembered and returned, too. None for nothing.
+        first: A layer; what goes into it is remembered, too. None for nothing.
+        keep: Called with the tokens of each row that has ended, all but the last, and with what
+            of them went into that layer, shape (T, H).
     """
 
     def __init__(
-        self, model: PreTrainedModel, memory: int = 32_768, first: int | None = None
+        self,
+        model: PreTrainedModel,
+        memory: int = 32_768,
+        first: int | None = None,
+        keep: Callable[[list[int], Tensor], object] = lambda ids, inputs_TH: None,
     ) -> None:
         model.set_attn_implementation(_ATTENTION)
-        self._model, self._memory, self._first = model, memory, first
+        self._model, self._memory, self._first, self._keep = model, memory, first, keep
         self._prefix_ids: list[int] = []
         self._prefix: KeysValues = []
-        self._pasts: deque[_Past] = deque()
+        self._pasts: deque[Past] = deque()
 
     @torch.inference_mode()
     def decode(
@@ -80,6 +129,7 @@ class Decoder:
         choose: Choose,
         end: int,
         max_new_tokens: int,
+        follow: Follow | None = None,
     ) -> list[Continuation]:
         """Continue each row until it says `end` or has as many new tokens as it may.
 
@@ -89,60 +139,74 @@ class Decoder:
             choose: Takes the next tokens.
             end: The token that ends a row; it is part of what is returned.
             max_new_tokens: Most tokens of a row.
+            follow: Says which rows take the places of those that have just ended; none without.
+
+        Returns:
+            How each row goes on, in the order of their numbers.
         """
         self._read_prefix(list(prefix))
-        recalled = [self._recall(list(tail)) for tail in tails]
-        # What is remembered of a row at its end says what was recalled of it, too.
-        used = {place for place, past in recalled if past.ids}
-        self._pasts = deque(past for i, past in enumerate(self._pasts) if i not in used)
-        pasts = [past for _, past in recalled]
-        del recalled  # whatever holds keys and values holds as much memory as all else
-        hidden_AH, rows = self._read(tails, pasts, max_new_tokens - 1)
-        found = [Continuation([], hidden_H) for hidden_H in hidden_AH]
-        said = [continuation.tokens for continuation in found]
-        active = list(range(len(tails)))
-        for step in range(max_new_tokens):
+        rows = [_Row(list(tail)) for tail in tails]
+        pasts = self._recall_all([row.tail for row in rows])
+        room = _ROOM * max_new_tokens if follow else max_new_tokens - 1
+        hidden_AH, batch = self._read(tails, pasts, room)
+        active = list(range(len(rows)))
+        while True:
             chosen = choose(self._logits(hidden_AH), active).tolist()
-            for row, token in zip(active, chosen, strict=True):
-                said[row].append(token)
-            ended = [p for p, t in enumerate(chosen) if t == end or step == max_new_tokens - 1]
+            for n, token, hidden_H in zip(active, chosen, hidden_AH, strict=True):
+                rows[n].take(token, hidden_H)
+            ended = [
+                place
+                for place, n in enumerate(active)
+                if chosen[place] == end or len(rows[n].tokens) == max_new_tokens
+            ]
             for place in ended:
-                row = active[place]
-                past = rows.take(place, [*tails[row], *said[row][:-1]])
-                found[row] = found[row]._replace(inputs_TH=self._inputs(past))
+                past = batch.take(place, rows[active[place]].read)
                 self._pasts.append(past)
-            if len(ended) == len(active):
+                if (inputs_TH := self._inputs(past)) is not None:
+                    self._keep(past.ids, inputs_TH)
+            said = [(active[place], rows[active[place]].tokens) for place in ended]
+            new = [_Row(list(tail)) for tail in follow(said)] if follow and said else []
+            taken, left = ended[: len(new)], set(ended[len(new) :])
+            if len(left) == len(active):
                 break
-            if ended:
-                going = [place for place in range(len(active)) if place not in ended]
-                rows.keep(going)
+            if left:
+                going = [place for place in range(len(active)) if place not in left]
+                batch.keep(going)
                 active = [active[place] for place in going]
-            hidden_AH = self._forward([[said[row][-1]] for row in active], rows)
+            # Those that are left stood behind these, whose places therefore are what they were.
+            for place, row in zip(taken, new, strict=True):
+                active[place] = len(rows)
+                rows.append(row)
+            here = [rows[n] for n in active]
+            if new:
+                batch = self._seat(batch, here, taken, max_new_tokens)
+                self._forget(len(ended))
+            hidden_AH = self._forward([[row.newest] for row in here], batch)
         self._forget(len(tails))
-        return found
+        return [row.continuation for row in rows]
 
     @torch.inference_mode()
-    def read(self, prefix: Sequence[int], tails: Sequence[Sequence[int]]) -> list[Continuation]:
+    def read(self, prefix: Sequence[int], tails: Sequence[Sequence[int]]) -> list[Reading]:
         """Read rows to their ends, without a token more and without remembering them."""
         self._read_prefix(list(prefix))
         pasts = [self._recall(list(tail))[1] for tail in tails]
         hidden_BH, rows = self._read(tails, pasts, 0)
         return [
-            Continuation([], hidden_H, self._inputs(rows.take(i, list(tail))))
+            Reading(hidden_H, self._inputs(rows.take(i, list(tail))))
             for i, (hidden_H, tail) in enumerate(zip(hidden_BH, tails, strict=True))
         ]
 
     def prefix_inputs(self, ids: list[int]) -> Tensor | None:
         """Return what goes into the layer `first` of a prefix, shape (P, H); None without one."""
         self._read_prefix(ids)
-        return self._inputs(_Past(ids, self._prefix)) if ids else None
+        return self._inputs(Past(ids, self._prefix)) if ids else None
 
     def forget(self) -> None:
         """Forget everything: the weights have changed."""
         self._prefix_ids, self._prefix = [], []
         self._pasts.clear()
 
-    def _inputs(self, past: "_Past") -> Tensor | None:
+    def _inputs(self, past: Past) -> Tensor | None:
         return None if self._first is None else torch.cat(past.layers[-1], -1)[0]
 
     def _logits(self, hidden_AH: Tensor) -> Tensor:
@@ -157,11 +221,21 @@ class Decoder:
             return
         self.forget()  # until it has been read, there is none
         if ids:
-            rows = self._rows([_NOTHING], len(ids))
+            rows = self._rows([NOTHING], len(ids))
             self._forward([ids], rows)
             self._prefix_ids, self._prefix = ids, rows.take(0, ids).layers
 
-    def _recall(self, tail: list[int]) -> tuple[int, "_Past"]:
+    def _recall_all(self, tails: Sequence[list[int]]) -> list[Past]:
+        """Return what is remembered of rows, which is then remembered no more.
+
+        What is remembered of a row at its end says what was recalled of it, too.
+        """
+        recalled = [self._recall(tail) for tail in tails]
+        used = {place for place, past in recalled if past.ids}
+        self._pasts = deque(past for i, past in enumerate(self._pasts) if i not in used)
+        return [past for _, past in recalled]
+
+    def _recall(self, tail: list[int]) -> tuple[int, Past]:
         """Return where something is remembered of the beginning of a row, and what.
 
         The last token is left to be read: what follows it is what is asked for.
@@ -172,13 +246,36 @@ class Decoder:
             _common(past.ids, known) if past.ids[:_WORTH_IT] == start else 0 for past in self._pasts
         ]
         if max(lengths, default=0) < _WORTH_IT:
-            return 0, _NOTHING
+            return 0, NOTHING
         place = max(range(len(lengths)), key=lengths.__getitem__)
         return place, self._pasts[place].first(lengths[place])
 
+    def _seat(
+        self, batch: Rows, here: Sequence[_Row], places: Sequence[int], max_new_tokens: int
+    ) -> Rows:
+        """Put new rows, of each all but the last token, in places of a batch, and return it.
+
+        Their last tokens are read with the next ones of the others.
+        """
+        pasts = self._recall_all([here[place].tail for place in places])
+        if unread := [
+            i for i, place in enumerate(places) if len(pasts[i].ids) < len(here[place].read)
+        ]:
+            tails = [here[places[i]].read for i in unread]
+            _, found = self._read(tails, [pasts[i] for i in unread], 0)
+            for place, (i, tail) in enumerate(zip(unread, tails, strict=True)):
+                pasts[i] = found.take(place, tail)
+        if batch.has_room(max(past.length for past in pasts), max_new_tokens):
+            for place, past in zip(places, pasts, strict=True):
+                batch.put(place, past)
+            return batch
+        new = dict(zip(places, pasts, strict=True))
+        kept = [new.get(i) or batch.take(i, row.read) for i, row in enumerate(here)]
+        return self._rows(kept, _ROOM * max_new_tokens)
+
     def _read(
-        self, tails: Sequence[Sequence[int]], pasts: list["_Past"], more: int
-    ) -> tuple[Tensor, "_Rows"]:
+        self, tails: Sequence[Sequence[int]], pasts: list[Past], more: int
+    ) -> tuple[Tensor, Rows]:
         """Read the rest of each row, and return what the last layer says, and rows to go on with.
 
         Rows of different lengths are read apart, since padding is read as slowly as words.
@@ -204,15 +301,15 @@ class Decoder:
         pasts.clear()
         return torch.stack([hidden[i] for i in range(len(tails))]), rows
 
-    def _rows(self, pasts: Sequence["_Past"], more: int) -> "_Rows":
-        return _Rows(self._model, pasts, more, self._first is not None)
+    def _rows(self, pasts: Sequence[Past], more: int) -> Rows:
+        return Rows(self._model, pasts, more, self._first is not None)
 
     def _forget(self, newest: int) -> None:
         """Forget the oldest rows, and last of all some of the newest, whose turns are to come."""
         while sum(past.length for past in self._pasts) > self._memory:
             self._pasts.popleft() if len(self._pasts) > newest else self._pasts.pop()
 
-    def _forward(self, tokens: list[list[int]], rows: "_Rows") -> Tensor:
+    def _forward(self, tokens: list[list[int]], rows: Rows) -> Tensor:
         """Read more tokens of each row and return what the last layer says, shape (A, H)."""
         width = max(map(len, tokens))
         device = rows.real_BT.device
@@ -253,111 +350,16 @@ def _inputs_of(body: Any, layer: int | None) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
+_ROOM = 2
+"""Longest rows for which memory is laid out at a time, where others follow on those that end."""
 _WORTH_IT = 16
 """Tokens; less is read again faster than it is put in place."""
-
-
-class _Past(NamedTuple):
-    """What was read of a row behind the prefix."""
-
-    ids: list[int]
-    layers: KeysValues
-
-    @property
-    def length(self) -> int:
-        """How many tokens."""
-        return len(self.ids)
-
-    def first(self, length: int) -> "_Past":
-        """Return the beginning of it."""
-        return _Past(self.ids[:length], [(k[:, :length], v[:, :length]) for k, v in self.layers])
-
-
-_NOTHING = _Past([], [])
 
 
 def _common(one: list[int], other: list[int]) -> int:
     """Return how many tokens two lists begin with alike."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """Keys and values of what each row has of its own, in memory that is laid out once."""
-
-    def __init__(self, pasts: list[tuple[Tensor, Tensor] | None], width: int, more: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._pasts, self._length, self._capacity = pasts, width, width + more
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Add tokens and return all that there are."""
-        if not self.is_initialized:
-            self._lay_out(key_states)
-        new = slice(self._length, self._length + key_states.shape[2])
-        self._keys[:, :, new], self._values[:, :, new] = key_states, value_states
-        self._length = new.stop
-        self.keys, self.values = self._keys[:, :, : new.stop], self._values[:, :, : new.stop]
-        return self.keys, self.values
-
-    def _lay_out(self, like_BKTD: Tensor) -> None:
-        B, K, _, D = like_BKTD.shape
-        self._keys, self._values = like_BKTD.new_zeros(2, B, K, self._capacity, D)
-        for row, past in enumerate(self._pasts):
-            if past is not None:
-                where = slice(self._length - past[0].shape[1], self._length)
-                self._keys[row, :, where], self._values[row, :, where] = past
-        self._pasts, self.is_initialized = [], True
-
-    def take(self, row: int, real_T: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a row without its padding, shapes (K, S, D), in memory of its own."""
-        if not self.is_initialized and (past := self._pasts[row]) is not None:
-            return past
-        filled = slice(self._length)
-        return self._keys[row, :, filled][:, real_T], self._values[row, :, filled][:, real_T]
-
-    def keep(self, places: Tensor) -> None:
-        """Forget all rows but some."""
-        if self.is_initialized:
-            self._keys, self._values = self._keys[places], self._values[places]
-        else:
-            self._pasts = [self._pasts[place] for place in places.tolist()]
-
-
-class _Rows(Cache):
-    """What B rows have of their own: keys and values, and where there is but padding.
-
-    Tokens stand at the right of what was added together, so all rows go on at the same place.
-    """
-
-    def __init__(
-        self, model: PreTrainedModel, pasts: Sequence[_Past], more: int, inputs: bool
-    ) -> None:
-        width = max(past.length for past in pasts)
-        # What goes into a layer is kept as keys are, a half, and as values are, the other half.
-        self._own = [
-            _Layer([p.layers[i] if p.ids else None for p in pasts], width, more)
-            for i in range(model.config.num_hidden_layers + inputs)
-        ]
-        super().__init__(layers=list(self._own))
-        real = [[False] * (width - past.length) + [True] * past.length for past in pasts]
-        self.real_BT = torch.tensor(real, dtype=torch.bool, device=model.device)
-
-    def remember(self, inputs_BTH: Tensor) -> None:
-        """Add what went into a layer, of the tokens that were added last."""
-        self._own[-1].update(*inputs_BTH[:, None].chunk(2, -1))
-
-    def take(self, place: int, ids: list[int]) -> _Past:
-        """Return what a row holds, which are these tokens."""
-        return _Past(ids, [layer.take(place, self.real_BT[place]) for layer in self._own])
-
-    def keep(self, places: list[int]) -> None:
-        """Forget all rows but some."""
-        index = torch.tensor(places, device=self.real_BT.device)
-        self.real_BT = self.real_BT[index]
-        for layer in self._own:
-            layer.keep(index)
 
 
 def _attend(

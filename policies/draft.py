@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from .decoding import Follow
 from .engines import Ids, engine_of
 from .grammar import Grammar
 from .token_choice import Writer
@@ -23,7 +24,13 @@ class Draft(ABC):
 
     @abstractmethod
     def write(
-        self, prefix: Ids, prompts: Sequence[Ids], writer: Writer, end: int, max_new_tokens: int
+        self,
+        prefix: Ids,
+        prompts: Sequence[Ids],
+        writer: Writer,
+        end: int,
+        max_new_tokens: int,
+        follow: Follow | None = None,
     ) -> list[list[int]]:
         """Continue each prompt until it says `end` or has as many new tokens as it may.
 
@@ -33,6 +40,11 @@ class Draft(ABC):
             writer: Says how tokens are taken.
             end: The token that ends a message; it is part of what is returned.
             max_new_tokens: Most tokens of a message.
+            follow: Says which prompts take the places of those whose messages have just ended;
+                none without.
+
+        Returns:
+            The messages, in the order of their numbers.
         """
 
     @abstractmethod
@@ -67,11 +79,17 @@ class Copy(Draft):
         self._trained = [(theirs, ours) for theirs, ours in pairs if ours.requires_grad]
 
     def write(
-        self, prefix: Ids, prompts: Sequence[Ids], writer: Writer, end: int, max_new_tokens: int
+        self,
+        prefix: Ids,
+        prompts: Sequence[Ids],
+        writer: Writer,
+        end: int,
+        max_new_tokens: int,
+        follow: Follow | None = None,
     ) -> list[list[int]]:
         """Continue each prompt until it says `end` or has as many new tokens as it may."""
         choose = self._grammar.holding(writer) if self._grammar else writer
-        found = self.engine.decode(prefix, prompts, choose, end, max_new_tokens)
+        found = self.engine.decode(prefix, prompts, choose, end, max_new_tokens, follow)
         return [continuation.tokens for continuation in found]
 
     @torch.no_grad()

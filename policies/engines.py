@@ -6,6 +6,7 @@
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .decoding import Choose, Continuation, Decoder, fits
+from .decoding import Choose, Continuation, Decoder, Follow, fits
 from .reading import Read, UpperLayers
 from .token_choice import through
 
@@ -30,9 +31,18 @@ class Engine(ABC):
 
     @abstractmethod
     def decode(
-        self, prefix: Ids, prompts: Sequence[Ids], choose: Choose, end: int, max_new_tokens: int
+        self,
+        prefix: Ids,
+        prompts: Sequence[Ids],
+        choose: Choose,
+        end: int,
+        max_new_tokens: int,
+        follow: Follow | None = None,
     ) -> list[Continuation]:
-        """Continue each prompt until it says `end` or has as many new tokens as it may."""
+        """Continue each prompt until it says `end` or has as many new tokens as it may.
+
+        Then let those that `follow` on it take its place.
+        """
 
     @abstractmethod
     def last(self, prefix: Ids, prompts: Sequence[Ids]) -> Tensor:
@@ -64,7 +74,7 @@ class SharedPrefix(Engine):
         self, model: PreTrainedModel, first: int | None = None, kept: int = 262_144
     ) -> None:
         below = first or None
-        self._decoder = Decoder(model, first=below)
+        self._decoder = Decoder(model, first=below, keep=self._keep)
         self._upper = UpperLayers(model, first or 0)
         self._frozen, self._most = below is not None, kept
         self._rows: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
@@ -72,19 +82,21 @@ class SharedPrefix(Engine):
         self._prefix: tuple[list[int], Tensor | None] = [], None
 
     def decode(
-        self, prefix: Ids, prompts: Sequence[Ids], choose: Choose, end: int, max_new_tokens: int
+        self,
+        prefix: Ids,
+        prompts: Sequence[Ids],
+        choose: Choose,
+        end: int,
+        max_new_tokens: int,
+        follow: Follow | None = None,
     ) -> list[Continuation]:
-        """Continue each prompt until it says `end` or has as many new tokens as it may."""
-        found = self._decoder.decode(prefix, prompts, choose, end, max_new_tokens)
-        for prompt, continuation in zip(prompts, found, strict=True):
-            if continuation.inputs_TH is not None:
-                self._keep((*prompt, *continuation.tokens[:-1]), continuation.inputs_TH)
-        return found
+        """Continue each prompt, and at once what follows on one that has ended."""
+        return self._decoder.decode(prefix, prompts, choose, end, max_new_tokens, follow)
 
     def last(self, prefix: Ids, prompts: Sequence[Ids]) -> Tensor:
         """Return what the last layer says behind each prompt, shape (B, H), without gradient."""
         found = self._decoder.read(prefix, prompts)
-        return torch.stack([continuation.hidden_H for continuation in found])
+        return torch.stack([reading.hidden_H for reading in found])
 
     def evaluate(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
         """Return what the last layer says before each token of the actions, with gradients."""
@@ -114,13 +126,13 @@ class SharedPrefix(Engine):
         """Return what goes into the first layer of rows, whether or not it was kept."""
         known = {row: self._rows[row] for row in rows if row in self._rows}
         if missing := [row for row in dict.fromkeys(rows) if row not in known]:
-            for row, continuation in zip(missing, self._decoder.read(prefix, missing), strict=True):
-                assert continuation.inputs_TH is not None
-                known[row] = self._keep(row, continuation.inputs_TH)
+            for row, reading in zip(missing, self._decoder.read(prefix, missing), strict=True):
+                assert reading.inputs_TH is not None
+                known[row] = self._keep(row, reading.inputs_TH)
         return [known[row] for row in rows]
 
-    def _keep(self, row: tuple[int, ...], inputs_TH: Tensor) -> Tensor:
-        kept = _own(inputs_TH)
+    def _keep(self, ids: Ids, inputs_TH: Tensor) -> Tensor:
+        row, kept = tuple(ids), _own(inputs_TH)
         if row not in self._rows:
             self._tokens += len(row)
         self._rows[row] = kept
@@ -132,7 +144,8 @@ class SharedPrefix(Engine):
 
 def _own(tensor: Tensor) -> Tensor:
     """Return a copy that gradients may be computed from, as they may not in inference mode."""
-    return tensor.clone()
+    with torch.inference_mode(mode=False):
+        return tensor.clone()
 
 
 class Plain(Engine):
@@ -141,11 +154,30 @@ class Plain(Engine):
     def __init__(self, model: PreTrainedModel) -> None:
         self._model: Any = model
 
-    @torch.no_grad()
     def decode(
+        self,
+        prefix: Ids,
+        prompts: Sequence[Ids],
+        choose: Choose,
+        end: int,
+        max_new_tokens: int,
+        follow: Follow | None = None,
+    ) -> list[Continuation]:
+        """Continue all prompts, and when all have ended those that follow on them."""
+        found: list[Continuation] = []
+        while prompts:
+            first = len(found)
+            numbered = partial(_choose_numbered, choose, first)
+            new = self._generate(prefix, prompts, numbered, end, max_new_tokens)
+            found += new
+            said = [(first + i, continuation.tokens) for i, continuation in enumerate(new)]
+            prompts = follow(said) if follow else []
+        return found
+
+    @torch.no_grad()
+    def _generate(
         self, prefix: Ids, prompts: Sequence[Ids], choose: Choose, end: int, max_new_tokens: int
     ) -> list[Continuation]:
-        """Continue each prompt until it says `end` or has as many new tokens as it may."""
         rows = [[*prefix, *prompt] for prompt in prompts]
         width = max(map(len, rows))
         ids_BT = torch.tensor([[end] * (width - len(row)) + row for row in rows])
@@ -167,7 +199,10 @@ class Plain(Engine):
             self._model.generation_config = usual
         hidden_BH = self.last(prefix, prompts)
         said = [through(row, end) for row in generated[:, width:].tolist()]
-        return [Continuation(*pair) for pair in zip(said, hidden_BH, strict=True)]
+        return [
+            Continuation(list(prompt), tokens, hidden_H)
+            for prompt, tokens, hidden_H in zip(prompts, said, hidden_BH, strict=True)
+        ]
 
     @torch.no_grad()
     def last(self, prefix: Ids, prompts: Sequence[Ids]) -> Tensor:
@@ -199,6 +234,11 @@ def _before(read: Read, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tenso
     places_BN = (starts_B1 + offsets_N).clamp(max=len(read.hidden_MH) - 1)
     places = places_BN.flatten().to(read.hidden_MH.device)
     return read.hidden_MH.index_select(0, places).view(*places_BN.shape, -1)
+
+
+def _choose_numbered(choose: Choose, first: int, logits_AV: Tensor, rows: list[int]) -> Tensor:
+    """Take tokens for the rows of a batch, of which the first has this number."""
+    return choose(logits_AV, [first + row for row in rows])
 
 
 class _Chosen(LogitsProcessor):

@@ -9,7 +9,7 @@ what is trained on is to the token what was said; the dialogue before it is the 
 is read in the same way at both times.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -32,10 +32,15 @@ from .adapting import Start, adapt
 from .causal_lm import CausalLM
 from .critic import Critic
 from .crossing import Message, behind, messages, texts
-from .decoding import Choose, Continuation
+from .decoding import Choose, Continuation, Follow
 from .draft import Copy, Draft
 from .engines import engine_of, speaks_plainly
 from .token_choice import Evaluated, Writer, all_log_probs, evaluate_tokens, through
+
+Answer = Callable[[list[int], Tensor], Any]
+"""From the numbers of messages that have just ended and their tokens, shape (A, L), to observations
+of dialogues that go on in their places, at most as many; None for none. Messages are numbered in
+the order in which they are begun, those of the first dialogues from 0."""
 
 
 class LanguagePolicy(ActorCriticPolicy):
@@ -71,6 +76,9 @@ class LanguagePolicy(ActorCriticPolicy):
             CPU the second reading takes longer than the first saves. None for none.
         sampling_engine: `vllm` lets vLLM write (`palaestra[vllm]`), which is read once more in
             the same way. None for our own.
+        continuous_batching: Whether in the rollouts of Palaestra's PPO and GRPO a dialogue goes
+            on as soon as its message has ended, and waits for no longer one; for environments
+            that answer at once (`palaestra.train.continuous`).
         kwargs: For `ActorCriticPolicy`.
 
     Raises:
@@ -95,6 +103,7 @@ class LanguagePolicy(ActorCriticPolicy):
         dtype: str = "float32",
         sampling_dtype: str | None = None,
         sampling_engine: str | None = None,
+        continuous_batching: bool = False,
         **kwargs: Any,
     ) -> None:
         if not (temperature > 0 and 0 <= critic_gradient <= 1 and critic_scale > 0):
@@ -122,8 +131,9 @@ class LanguagePolicy(ActorCriticPolicy):
             "dtype": dtype,
             "sampling_dtype": sampling_dtype,
             "sampling_engine": sampling_engine,
+            "continuous_batching": continuous_batching,
         }
-        self.temperature = temperature
+        self.temperature, self.continuous_batching = temperature, continuous_batching
         kwargs["features_extractor_class"] = _NoFeatures
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
@@ -177,29 +187,64 @@ class LanguagePolicy(ActorCriticPolicy):
         return self.write(obs, writer)
 
     @torch.no_grad()
-    def write(self, obs: Any, writer: Writer) -> tuple[Tensor, Tensor, Tensor]:
-        """Write a message for each dialogue, as a writer takes the tokens."""
-        if self._drafts:
-            said, values_B1, log_probs_B = self._write_in_draft(obs, writer)
-        else:
-            found = self.speak(obs, writer)
-            said = [continuation.tokens for continuation in found]
-            values_B1 = self.value_net(torch.stack([c.hidden_H for c in found]).clone())
-            log_probs_B = writer.log_probs(said).to(self.device)
-        actions_BL = torch.full((len(said), self._longest), self.chat.end, device=self.device)
-        for row_L, tokens in zip(actions_BL, said, strict=True):
-            row_L[: len(tokens)] = torch.tensor(tokens, device=self.device)
-        return actions_BL, values_B1, log_probs_B
+    def write(
+        self, obs: Any, writer: Writer, answer: Answer | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Write a message for each dialogue.
 
-    def _write_in_draft(self, obs: Any, writer: Writer) -> tuple[list[list[int]], Tensor, Tensor]:
+        Args:
+            obs: Of the dialogues.
+            writer: Takes the tokens.
+            answer: Says which dialogues go on at once, in the places of those whose messages have
+                just ended; none without.
+
+        Returns:
+            What `forward` returns, of all messages, in the order of their numbers.
+        """
+        prefix, prompts = self._prompts(obs)
+        follow = self._following(prompts, answer) if answer else None
+        if self._drafts:
+            said, values_M1, log_probs_M = self._write_in_draft(prefix, prompts, writer, follow)
+        else:
+            found = self._decode(prefix, prompts, writer, follow)
+            said = [continuation.tokens for continuation in found]
+            values_M1 = self.value_net(torch.stack([c.hidden_H for c in found]).clone())
+            log_probs_M = writer.log_probs(said).to(self.device)
+        return self._padded(said), values_M1, log_probs_M
+
+    def _following(self, prompts: list[list[int]], answer: Answer) -> Follow:
+        """Return what asks for the answers in tokens, and adds them to those of the prompts."""
+
+        def follow(ended: list[tuple[int, list[int]]]) -> list[list[int]]:
+            numbers, said = zip(*ended, strict=True)
+            seen = answer(list(numbers), self._padded(said))
+            new = [] if seen is None else self._prompts(seen)[1]
+            prompts.extend(new)
+            return new
+
+        return follow
+
+    def _padded(self, said: Sequence[list[int]]) -> Tensor:
+        actions_ML = torch.full((len(said), self._longest), self.chat.end, device=self.device)
+        for row_L, tokens in zip(actions_ML, said, strict=True):
+            row_L[: len(tokens)] = torch.tensor(tokens, device=self.device)
+        return actions_ML
+
+    def _write_in_draft(
+        self, prefix: list[int], prompts: list[list[int]], writer: Writer, follow: Follow | None
+    ) -> tuple[list[list[int]], Tensor, Tensor]:
         """Let the draft write, and return what this policy finds of it."""
         self._refresh()
         if self._draft is None:  # not before SB3 has put the model where it is to be
             self._draft = self._new_draft()
-        prefix, prompts = self._prompts(obs)
-        said = self._draft.write(prefix, prompts, writer, self.chat.end, self._longest)
-        values_B1, evaluated = self._evaluate(prefix, prompts, said, entropy=False)
-        return said, values_B1, evaluated.log_probs_B
+        at_once = len(prompts)
+        said = self._draft.write(prefix, prompts, writer, self.chat.end, self._longest, follow)
+        found = [
+            self._evaluate(prefix, prompts[i : i + at_once], said[i : i + at_once], entropy=False)
+            for i in range(0, len(said), at_once)
+        ]
+        values_M1 = torch.cat([values_B1 for values_B1, _ in found])
+        return said, values_M1, torch.cat([evaluated.log_probs_B for _, evaluated in found])
 
     def _new_draft(self) -> Draft:
         s = self._settings
@@ -212,11 +257,19 @@ class LanguagePolicy(ActorCriticPolicy):
 
     def speak(self, obs: Any, choose: Choose) -> list[Continuation]:
         """Write a message for each dialogue, and tell nothing but what was written."""
+        return self._decode(*self._prompts(obs), choose)
+
+    def _decode(
+        self,
+        prefix: list[int],
+        prompts: list[list[int]],
+        choose: Choose,
+        follow: Follow | None = None,
+    ) -> list[Continuation]:
         self._refresh()
         if self._grammar:
             choose = self._grammar.holding(choose)
-        prefix, prompts = self._prompts(obs)
-        return self.engine.decode(prefix, prompts, choose, self.chat.end, self._longest)
+        return self.engine.decode(prefix, prompts, choose, self.chat.end, self._longest, follow)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return values, log-probabilities and entropies of actions, with gradients.

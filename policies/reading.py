@@ -1,7 +1,7 @@
 """Read rows of tokens once more, to learn from them: only the layers that can change.
 
 Idea: what goes into the first layer that is trained does not change while the layers above it
-do, so it is kept from the rollout (`decoding.Continuation.inputs_TH`), and an update runs the
+do, so it is kept from the rollout (`decoding.Decoder`), and an update runs the
 upper layers alone. The prefix that all rows share is read once a minibatch, with its gradient.
 """
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from ..errors import UserError
 from .adapting import merged_weights
 from .chat import Chat
+from .decoding import Follow
 from .draft import Draft
 from .engines import Ids
 from .generators import left_alone
@@ -52,7 +53,7 @@ class VllmDraft(Draft):
         try:
             import vllm
             from vllm.platforms import current_platform
-            from vllm.sampling_params import StructuredOutputsParams
+            from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
         except ImportError as error:
             raise UserError(
                 f"sampling_engine=vllm needs vLLM ({error}): pip install 'palaestra[vllm]'"
@@ -61,9 +62,11 @@ class VllmDraft(Draft):
         if model.device not in (torch.device(kind), torch.device(kind, 0)):
             raise UserError(f"vLLM runs on {kind}, and the model on {model.device}: give --device")
         self._model, self._parameters = model, vllm.SamplingParams
-        self._held: dict[str, Any] = {}
+        # A model may name more tokens that end a text; here one ends a message.
+        self._asked: dict[str, Any] = {"ignore_eos": True, "detokenize": False}
+        self._asked["output_kind"] = RequestOutputKind.FINAL_ONLY
         if grammar is not None:
-            self._held["structured_outputs"] = StructuredOutputsParams(grammar=grammar)
+            self._asked["structured_outputs"] = StructuredOutputsParams(grammar=grammar)
         on_cpu = model.device.type == "cpu"
         with _described(model, chat) as folder, left_alone():  # for vLLM seeds them
             try:
@@ -84,22 +87,44 @@ class VllmDraft(Draft):
         self.refresh()
 
     def write(
-        self, prefix: Ids, prompts: Sequence[Ids], writer: Writer, end: int, max_new_tokens: int
+        self,
+        prefix: Ids,
+        prompts: Sequence[Ids],
+        writer: Writer,
+        end: int,
+        max_new_tokens: int,
+        follow: Follow | None = None,
     ) -> list[list[int]]:
         """Continue each prompt until it says `end` or has as many new tokens as it may."""
-        rows = [{"prompt_token_ids": [*prefix, *prompt]} for prompt in prompts]
-        temperature = 0.0 if writer.greedy else writer.temperature
-        seeds = torch.randint(2**31, (len(rows),)).tolist()
-        asked = [
-            self._parameters(
-                temperature=temperature, seed=seed, max_tokens=max_new_tokens,
-                # A model may name more tokens that end a text; here one ends a message.
-                stop_token_ids=[end], ignore_eos=True, detokenize=False, **self._held,
-            )
-            for seed in seeds
-        ]  # fmt: skip
-        found = self._vllm.generate(rows, asked, use_tqdm=False)
-        return [through(list(row.outputs[0].token_ids), end) for row in found]
+        asked = self._asked | {
+            "temperature": 0.0 if writer.greedy else writer.temperature,
+            "max_tokens": max_new_tokens,
+            "stop_token_ids": [end],
+        }
+        engine = self._vllm.llm_engine
+        said: list[list[int]] = [[] for _ in prompts]
+        try:
+            self._ask(prefix, prompts, 0, asked)
+            while engine.has_unfinished_requests():
+                # By their numbers, for in which order they are told is vLLM's affair.
+                ended = sorted((int(row.request_id), row) for row in engine.step() if row.finished)
+                for n, row in ended:
+                    said[n] = through(list(row.outputs[0].token_ids), end)
+                if ended and follow:
+                    new = follow([(n, said[n]) for n, _ in ended])
+                    said += [[] for _ in new]
+                    self._ask(prefix, new, len(said) - len(new), asked)
+        except BaseException:  # what is asked next must not be told of these
+            engine.abort_request([str(n) for n in range(len(said))])
+            raise
+        return said
+
+    def _ask(self, prefix: Ids, prompts: Sequence[Ids], first: int, asked: dict[str, Any]) -> None:
+        """Let vLLM begin with messages, of which the first has this number."""
+        seeds = torch.randint(2**31, (len(prompts),)).tolist()
+        for n, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True), first):
+            row = {"prompt_token_ids": [*prefix, *prompt]}
+            self._vllm.llm_engine.add_request(str(n), row, self._parameters(seed=seed, **asked))
 
     def refresh(self) -> None:
         """Take all weights."""

@@ -87,9 +87,22 @@ class PPO(ppo.PPO):
         rollout_buffer: buffers.RolloutBuffer,
         n_rollout_steps: int,
     ) -> bool:
-        """Play, as SB3 does; in one call where a kernel steps and no callback watches."""
+        """Play, as SB3 does; in one call where a kernel steps and no callback watches.
+
+        Policies with `continuous_batching` play as `palaestra.train.continuous` says.
+        """
         learner = self._compiled()
         if learner is None:
+            if getattr(self.policy, "continuous_batching", False):
+                from .continuous import collect_continuously  # which loads transformers
+                from .token_vec_env import TokenVecEnv
+
+                if isinstance(env, TokenVecEnv):
+                    return collect_continuously(
+                        self, env, callback, rollout_buffer, n_rollout_steps
+                    )
+                kind = type(env).__name__
+                self._say(f"messages are batched turn by turn: {kind} is no TokenVecEnv")
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         if (
             type(env) is KernelVecEnv

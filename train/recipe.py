@@ -113,6 +113,9 @@ class LanguageRecipe(Recipe):
     is then read once more for its log-probability. For GPUs."""
     sampling_engine: str | None = None
     """`vllm` lets vLLM sample messages, which are then read once more. For GPUs."""
+    continuous_batching: bool = False
+    """Whether a dialogue goes on as soon as its message has ended, and waits for no longer one; for
+    environments that answer at once."""
     critic_gradient: float = 0.0
     """Share of the critic's gradient that reaches the model."""
     critic_scale: float = 10.0

@@ -1,11 +1,13 @@
 """Dialogues for stable-baselines3 whose actions are the token ids of messages."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from ..envs.vector import Vector
 from ..errors import UserError
@@ -48,9 +50,15 @@ class TokenVecEnv(AsVecEnv):
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Note the messages that N rows of tokens say, shape (N, L)."""
+        super().step_async(self._said(actions))
+
+    def step_some(self, indices: Sequence[int], actions: NDArray[Any]) -> VecEnvStepReturn:
+        """Say messages in some members, and return what `step` does, of these."""
+        return super().step_some(indices, self._said(actions))
+
+    def _said(self, actions: NDArray[Any]) -> list[str]:
         end = self._chat.end
-        rows = np.asarray(actions).tolist()
-        super().step_async([self._chat.text(through(row, end)) for row in rows])
+        return [self._chat.text(through(row, end)) for row in np.asarray(actions).tolist()]
 
     @cached_property
     def _chat(self) -> Chat:

@@ -64,13 +64,11 @@ class AsVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Take the actions."""
-        outcomes = self.vector.step_members(self._actions)
-        return (
-            self._observed(outcomes),
-            np.array([outcome[1] for outcome in outcomes], np.float32),
-            np.array([outcome[2] or outcome[3] for outcome in outcomes], np.bool_),
-            [self._told(i, outcome) for i, outcome in enumerate(outcomes)],
-        )
+        return self._returned(range(self.num_envs), self.vector.step_members(self._actions))
+
+    def step_some(self, indices: Sequence[int], actions: Any) -> VecEnvStepReturn:
+        """Take actions in some members, and return what `step` does, of these."""
+        return self._returned(indices, self.vector.step_members(actions, indices))
 
     def close(self) -> None:
         """Close the vector."""
@@ -115,6 +113,14 @@ class AsVecEnv(VecEnv):
         if all(seed is None for seed in self._seeds):
             return None
         return self._seeds[0] if self.vector.group_size > 1 else self._seeds
+
+    def _returned(self, indices: Sequence[int], outcomes: Sequence[Outcome]) -> VecEnvStepReturn:
+        return (
+            self._observed(outcomes),
+            np.array([outcome[1] for outcome in outcomes], np.float32),
+            np.array([outcome[2] or outcome[3] for outcome in outcomes], np.bool_),
+            [self._told(i, outcome) for i, outcome in zip(indices, outcomes, strict=True)],
+        )
 
     def _observed(self, outcomes: Sequence[Outcome]) -> VecEnvObs:
         observed: VecEnvObs = self.vector.batches.observations([o[0] for o in outcomes])

@@ -201,12 +201,18 @@ class Vector(VectorEnv[Any, Any, NDArray[Any]]):
         """
         return self.batches.outcomes(self._step(actions))
 
-    def step_members(self, actions: Any) -> Sequence[Outcome]:
-        """Take an action in every member and return what each returned, without a batch of it."""
-        return opened(self._step(actions))
+    def step_members(self, actions: Any, indices: Sequence[int] | None = None) -> Sequence[Outcome]:
+        """Take actions in members and return what each returned, without a batch of it.
 
-    def _step(self, actions: Any) -> Sequence[MaybeSealed]:
-        return self._jobs.step(self.batches.actions(actions, self.num_envs))
+        Args:
+            actions: A batch of actions.
+            indices: The members that take them; None for all.
+        """
+        return opened(self._step(actions, indices))
+
+    def _step(self, actions: Any, indices: Sequence[int] | None = None) -> Sequence[MaybeSealed]:
+        count = self.num_envs if indices is None else len(indices)
+        return self._jobs.step(self.batches.actions(actions, count), indices)
 
     def send(self, actions: Any, indices: Sequence[int] | None = None) -> None:
         """Begin steps, and return without waiting for them.

@@ -66,10 +66,15 @@ class Jobs:
             [(i, RESET, o, s) for i, o, s in zip(indices, options, seeds, strict=True)]
         )
 
-    def step(self, actions: Sequence[Any]) -> Sequence[MaybeSealed]:
-        """Take an action in every member and wait for all."""
+    def step(
+        self, actions: Sequence[Any], indices: Sequence[int] | None = None
+    ) -> Sequence[MaybeSealed]:
+        """Take an action in every member, or in some, and wait for all."""
         if self._flying or self._ready:
             raise AlreadyPendingCallError("recv() what was sent before step()", "send")
+        if indices is not None:
+            self._check(indices)
+            return self._run(self._jobs(indices, actions))
         if self._in_place is None or self.closed or not self._started or any(self._over):
             return self._run(self._jobs(range(self._count), actions))
         return self._step_in_place(self._in_place, actions)

@@ -1,6 +1,7 @@
 """Generation behind a shared prefix against transformers' own."""
 
 import copy
+import random
 from typing import Any
 
 import pytest
@@ -135,6 +136,97 @@ def test_rows_of_unlike_lengths_are_read_apart(monkeypatch: pytest.MonkeyPatch) 
     expected = [alone(plain, PREFIX + row, new=2, end=-1) for row in rows]
     assert decode(ours, PREFIX, rows, likeliest, -1, 2) == expected
     assert calls == [[len(PREFIX)], [160], [10, 9], [1, 1, 1]]
+
+
+class Waiting:
+    """Rows that take the places of others, and what is told of those."""
+
+    def __init__(self, rows: list[list[int]], at_once: int) -> None:
+        self.rows, self.told = list(rows), list[tuple[int, list[int]]]()
+        self._at_once = at_once
+
+    def __call__(self, ended: list[tuple[int, list[int]]]) -> list[list[int]]:
+        self.told += [(n, list(tokens)) for n, tokens in ended]
+        count = min(len(ended), self._at_once)
+        new, self.rows = self.rows[:count], self.rows[count:]
+        return new
+
+
+@pytest.mark.parametrize("prefix", [PREFIX, []], ids=["prefix", "none"])
+@pytest.mark.parametrize("config", FITTING, ids=lambda c: c.model_type)
+@pytest.mark.parametrize("at_once", [1, 9])
+def test_rows_that_take_the_places_of_others_say_what_each_says_alone(
+    config: Any, prefix: list[int], at_once: int
+) -> None:
+    rng = random.Random(at_once)
+    plain, ours = build(config), decoder(config)
+    # Some need more room than there is, some have been read but for their last token, or begin
+    # with it.
+    lengths = [3, 1, 5, 2, 1, 40, 1, 4, 6, 2, 60, 1, 9, 3, 3, 1, 2, 8]
+    rows = [[rng.randrange(VOCABULARY - 1) for _ in range(length)] for length in lengths]
+    said = [alone(plain, prefix + row) for row in rows]
+    ends = [token for tokens in said for token in tokens[:6]]
+    end = max(set(ends), key=ends.count)
+    expected = [alone(plain, prefix + row, end=end) for row in rows]
+    assert len({len(tokens) for tokens in expected}) > 2
+    for first in (1, 4):
+        waiting = Waiting(rows[first:], at_once)
+        found = ours.decode(prefix, rows[:first], likeliest, end, NEW, waiting)
+        assert [c.tokens for c in found] == expected[: len(found)]
+        assert [c.tail for c in found] == rows[: len(found)]
+        assert sorted(waiting.told) == list(enumerate(expected[: len(found)]))
+        assert len(found) + len(waiting.rows) == len(rows)
+    assert not waiting.rows or at_once == 1
+
+
+@pytest.mark.parametrize("most", [1, 4])
+@pytest.mark.parametrize("seed", range(4))
+def test_there_is_room_for_whatever_takes_a_place(seed: int, most: int) -> None:
+    rng = random.Random(seed)
+    ours, memory, rows, held = decoder(FITTING[0]), 40, list[list[int]](), list[int]()
+    ours._memory = memory
+
+    def follow(ended: list[tuple[int, list[int]]]) -> list[list[int]]:
+        held.append(sum(past.length for past in ours._pasts))
+        count = min(len(ended) - (rng.random() < 0.1), 40 - len(rows))
+        # Most are no longer than what stands there, which therefore is moved but now and then.
+        new = [drawn(rng.randint(1, 6)) for _ in range(count)]
+        rows.extend(new)
+        return new
+
+    def drawn(length: int) -> list[int]:
+        return [rng.randrange(VOCABULARY) for _ in range(length)]
+
+    rows += [drawn(7) for _ in range(5)]
+    found = ours.decode(PREFIX, rows[:], likeliest, 17, most, follow)
+    plain = build(FITTING[0])
+    assert len(found) == len(rows) == 40
+    for continuation, row in zip(found, rows, strict=True):
+        assert continuation.tail == row
+        assert continuation.tokens == alone(plain, PREFIX + row, new=most, end=17)
+    # What has ended since the places were last taken comes on top.
+    assert max(held) <= memory + 5 * (7 + most)
+
+
+def test_a_dialogue_that_takes_its_own_place_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, plain, calls = decoder(FITTING[0]), build(FITTING[0]), []
+    forward = ours._forward
+
+    def counting(tokens: list[list[int]], rows: Any) -> torch.Tensor:
+        calls.append([len(row) for row in tokens])
+        return forward(tokens, rows)
+
+    monkeypatch.setattr(ours, "_forward", counting)
+    rows = [[*range(1, 31)], [*range(30, 0, -1)]]
+    expected = [alone(plain, PREFIX + row, new=3, end=-1) for row in rows]
+    nexts = [row + said + [4, 11, 2] for row, said in zip(rows, expected, strict=True)]
+    waiting = Waiting(nexts, 2)
+    found = ours.decode(PREFIX, rows, likeliest, -1, 3, waiting)
+    expected += [alone(plain, PREFIX + row, new=3, end=-1) for row in nexts]
+    assert [c.tokens for c in found] == expected
+    # What was said last and all but the last of what is new; that is read where others write.
+    assert calls == [[len(PREFIX)], [30, 30], [1, 1], [1, 1], [3, 3], [1, 1], [1, 1], [1, 1]]
+    assert sum(past.length for past in ours._pasts) == 2 * 38
 
 
 def test_a_reply_has_at_most_so_many_tokens() -> None:

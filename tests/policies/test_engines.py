@@ -186,3 +186,45 @@ def test_which_engine_fits() -> None:
 def test_what_cannot_be_trained_is_named(trained: dict[str, int]) -> None:
     with pytest.raises(UserError, match=next(iter(trained))):
         adapt(build(LLAMA), **trained)
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_rows_that_follow_are_as_likely_when_they_are_read(config: Any) -> None:
+    ours = engine_of(build(config), adapt(build(config), last_layers=1))
+    rows, told = [list(prompt) for prompt in PROMPTS], []
+
+    def follow(ended: list[tuple[int, list[int]]]) -> list[list[int]]:
+        told.extend(ended)
+        new = [[*rows[n], *tokens, 3] for n, tokens in ended if n < 3 * len(PROMPTS)]
+        rows.extend(new)
+        return new
+
+    torch.manual_seed(0)
+    writer = Writer(1.0)
+    found = ours.decode(PREFIX, PROMPTS, writer, 7, NEW, follow)
+    assert [c.tail for c in found] == rows
+    assert sorted(told) == [(n, c.tokens) for n, c in enumerate(found)]
+    assert len(found) == 4 * len(PROMPTS)
+    said = [c.tokens for c in found]
+    log_probs = writer.log_probs(said)
+    for i, (row, tokens) in enumerate(zip(rows, said, strict=True)):
+        with torch.no_grad():
+            expected = whole(build(config), PREFIX, row, tokens).log_softmax(1)
+        taken = expected.gather(1, torch.tensor(tokens)[:, None]).sum()
+        torch.testing.assert_close(log_probs[i], taken, atol=1e-4, rtol=0)
+
+
+def test_what_is_kept_of_rows_that_follow_is_no_more_than_it_may_be() -> None:
+    model = build(LLAMA)
+    ours, most = SharedPrefix(model, adapt(model, last_layers=1), kept=60), list[int]()
+
+    def follow(ended: list[tuple[int, list[int]]]) -> list[list[int]]:
+        most.append(sum(len(row) for row in ours._rows))
+        return [[11, n % VOCABULARY, 3] for n, _ in ended if n < 40]
+
+    found = ours.decode(PREFIX, PROMPTS, Writer(1.0), -1, NEW, follow)
+    assert len(found) == 44
+    assert 40 < max(most) <= 60
+    rows = [(*c.tail, *c.tokens[:-1]) for c in found]
+    assert list(ours._rows) == rows[-len(ours._rows) :]
+    assert not any(kept.is_inference() for kept in ours._rows.values())  # learned from, later

@@ -14,6 +14,7 @@ from palaestra.envs.views import make
 from palaestra.errors import UserError
 from palaestra.policies.chat import Chat
 from palaestra.policies.language import LanguagePolicy
+from palaestra.policies.token_choice import Writer
 from palaestra.train.token_vec_env import TokenVecEnv
 from stable_baselines3 import PPO
 from transformers import GPT2Config, GPT2LMHeadModel, GraniteConfig, GraniteForCausalLM
@@ -83,6 +84,34 @@ def test_the_likeliest_message_repeats_and_a_sample_does_not(tiny_chat_folder: P
     first, again = (ours(obs, deterministic=True)[0] for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(ours(obs)[0], ours(obs)[0])
+
+
+@pytest.mark.parametrize("options", [*OPTIONS, {"grammar": "start: /[0-9]{1,4}/"}], ids=str)
+def test_dialogues_that_go_on_at_once_are_as_likely_when_they_are_learned_from(
+    tiny_chat_folder: Path, options: dict[str, Any]
+) -> None:
+    ours, first = policy(tiny_chat_folder, **options), seen(tiny_chat_folder)
+    for weight in ours.value_net.parameters():  # so that all values are different
+        torch.nn.init.normal_(weight, std=0.3)
+    env = vector(tiny_chat_folder, n=11)
+    env.seed(9)
+    others = torch.from_numpy(np.asarray(env.reset()))
+    observed, acted = [*first], dict[int, torch.Tensor]()
+
+    def answer(numbers: list[int], actions_AL: torch.Tensor) -> torch.Tensor | None:
+        acted.update(zip(numbers, actions_AL, strict=True))
+        done = len(observed) - len(first)
+        new = others[done : done + len(numbers)]
+        observed.extend(new)
+        return new if len(new) else None
+
+    actions, values, log_probs = ours.write(first, Writer(ours.temperature), answer)
+    assert sorted(acted) == list(range(15))
+    assert torch.equal(torch.stack([acted[n] for n in range(15)]), actions)
+    assert np.ptp(values.numpy()) > 0.1
+    again = ours.evaluate_actions(torch.stack(observed), actions)
+    torch.testing.assert_close(again[0], values, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(again[1], log_probs, atol=1e-4, rtol=0)
 
 
 def test_padding_behind_the_end_counts_for_nothing(tiny_chat_folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Messages that vLLM writes and the policy judges."""
 
+import itertools
 import json
 import random
 import shutil
@@ -14,6 +15,7 @@ from palaestra.errors import UserError
 from palaestra.policies.adapting import adapt, merged_weights
 from palaestra.policies.causal_lm import CausalLM
 from palaestra.policies.tiny import make_tiny
+from palaestra.policies.token_choice import Writer
 
 from .conftest import DIALOGUES
 from .test_language import policy, seen
@@ -84,6 +86,42 @@ def test_messages_come_as_often_as_the_policy_says(folder: Path, temperature: fl
     assert ours.evaluate_actions(obs[:8], actions[:8])[1].tolist() == pytest.approx(
         log_probs[:8].tolist(), abs=1e-4
     )
+
+
+def test_dialogues_go_on_at_once_and_a_failure_leaves_none_behind(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, plain = (policy(folder, **e) for e in ({"sampling_engine": "vllm"}, {}))
+    obs = seen(folder)
+
+    def answer(numbers: list[int], actions_AL: torch.Tensor) -> torch.Tensor | None:
+        if broken == "answers" and max(numbers) > 3:
+            raise KeyboardInterrupt
+        new = [whose[n] for n in numbers if n < 8]
+        whose.extend(new)
+        return obs[new] if new else None
+
+    asking = itertools.count()
+
+    def interrupted(*args: Any) -> Any:
+        if broken == "asks" and next(asking) == 5:
+            raise KeyboardInterrupt
+        return ask(*args)
+
+    ours(obs)
+    engine = ours._draft._vllm.llm_engine
+    ask = engine.add_request
+    monkeypatch.setattr(engine, "add_request", interrupted)
+    for fault in ("answers", "asks"):
+        whose, broken = [0, 1, 2, 3], fault
+        with pytest.raises(KeyboardInterrupt):
+            ours.write(obs, Writer(1.0, greedy=True), answer)
+        assert not engine.has_unfinished_requests()
+    whose, broken = [0, 1, 2, 3], ""
+    found = ours.write(obs, Writer(1.0, greedy=True), answer)
+    assert sorted(whose) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    for mine, its in zip(found, plain(obs, True), strict=True):
+        torch.testing.assert_close(mine, its[whose], atol=1e-4, rtol=1e-5)
 
 
 def test_messages_depend_on_the_generator_of_torch_alone(folder: Path) -> None:

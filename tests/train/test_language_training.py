@@ -93,6 +93,7 @@ def wordy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ({}, False), ({"algorithm": "grpo"}, False), ({"algorithm": "grpo"}, True),
         ({"last_layers": 1}, True), ({"sampling_dtype": "bfloat16"}, True),
+        ({"last_layers": 1, "continuous_batching": True}, True),
     ],
     ids=str,
 )  # fmt: skip

@@ -192,3 +192,25 @@ def test_another_autoreset_is_refused() -> None:
         pytest.raises(UserError, match="SAME_STEP"),
     ):
         AsVecEnv(vector)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_some_members_step_as_they_would_among_all(mode: Any) -> None:
+    worlds = [make_vec(WORLDS[1], 4, m, "text", autoreset="SameStep") for m in (mode, "sync")]
+    with closing(AsVecEnv(worlds[0], True)) as ours, closing(AsVecEnv(worlds[1], True)) as whole:
+        for each in (ours, whole):
+            each.seed(3)
+            each.reset()
+        steps = [whole.step([f"<answer>{i + 10 * t}</answer>" for i in range(4)]) for t in range(3)]
+        at = [0] * 4
+        for some in ([2, 0], [2], [3, 1, 2], [0, 1], [3], [1, 0, 3]):
+            said = [f"<answer>{i + 10 * at[i]}</answer>" for i in some]
+            mine = ours.step_some(some, said)
+            for k, i in enumerate(some):
+                its = [part[i] for part in steps[at[i]]]
+                assert same([part[k] for part in mine], its)
+                at[i] += 1
+        assert at == [3] * 4
+        for wrong in ([4], [1, 1]):
+            with pytest.raises(ValueError, match=r"no member 4|named twice"):
+                ours.step_some(wrong, ["a"] * len(wrong))
