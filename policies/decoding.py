@@ -146,10 +146,11 @@ class Decoder:
         """
         self._read_prefix(list(prefix))
         rows = [_Row(list(tail)) for tail in tails]
+        count = len(rows)
         pasts = self._recall_all([row.tail for row in rows])
         room = _ROOM * max_new_tokens if follow else max_new_tokens - 1
         hidden_AH, batch = self._read(tails, pasts, room)
-        active = list(range(len(rows)))
+        active = list(range(count))
         while True:
             chosen = choose(self._logits(hidden_AH), active).tolist()
             for n, token, hidden_H in zip(active, chosen, hidden_AH, strict=True):
@@ -182,7 +183,7 @@ class Decoder:
                 batch = self._seat(batch, here, taken, max_new_tokens)
                 self._forget(len(ended))
             hidden_AH = self._forward([[row.newest] for row in here], batch)
-        self._forget(len(tails))
+        self._forget(count)
         return [row.continuation for row in rows]
 
     @torch.inference_mode()

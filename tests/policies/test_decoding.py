@@ -183,10 +183,11 @@ def test_rows_that_take_the_places_of_others_say_what_each_says_alone(
 @pytest.mark.parametrize("seed", range(4))
 def test_there_is_room_for_whatever_takes_a_place(seed: int, most: int) -> None:
     rng = random.Random(seed)
-    ours, memory, rows, held = decoder(FITTING[0]), 40, list[list[int]](), list[int]()
+    ours, memory, rows, held, last = decoder(FITTING[0]), 40, [], list[int](), list[int]()
     ours._memory = memory
 
     def follow(ended: list[tuple[int, list[int]]]) -> list[list[int]]:
+        last.append(ended[-1][0])
         held.append(sum(past.length for past in ours._pasts))
         count = min(len(ended) - (rng.random() < 0.1), 40 - len(rows))
         # Most are no longer than what stands there, which therefore is moved but now and then.
@@ -198,7 +199,7 @@ def test_there_is_room_for_whatever_takes_a_place(seed: int, most: int) -> None:
         return [rng.randrange(VOCABULARY) for _ in range(length)]
 
     rows += [drawn(7) for _ in range(5)]
-    found = ours.decode(PREFIX, rows[:], likeliest, 17, most, follow)
+    found = ours.decode(PREFIX, rows, likeliest, 17, most, follow)
     plain = build(FITTING[0])
     assert len(found) == len(rows) == 40
     for continuation, row in zip(found, rows, strict=True):
@@ -206,6 +207,9 @@ def test_there_is_room_for_whatever_takes_a_place(seed: int, most: int) -> None:
         assert continuation.tokens == alone(plain, PREFIX + row, new=most, end=17)
     # What has ended since the places were last taken comes on top.
     assert max(held) <= memory + 5 * (7 + most)
+    assert sum(past.length for past in ours._pasts) <= memory
+    newest = found[last[-1]]
+    assert ours._pasts[-1].ids == [*newest.tail, *newest.tokens[:-1]]
 
 
 def test_a_dialogue_that_takes_its_own_place_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
