@@ -12,8 +12,8 @@ as any policy around a model of transformers would.
 `dialogues` is a rollout of PPO, of the untrained model: eight messages in each of the 32
 environments, as long as they happen to be and 48 tokens at most. With `continuous_batching` a
 dialogue goes on as soon as its message has ended; the peer is stable-baselines3's own rollout, of
-the same policy, in which all dialogues wait for the longest message of each turn. All of it takes a
-quarter of an hour.
+the same policy, in which all dialogues wait for the longest message of each turn. All of it takes
+half an hour.
 """
 
 import warnings
