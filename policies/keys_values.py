@@ -65,6 +65,11 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
         filled = slice(self._length)
         return self._keys[row, :, filled][:, real_T], self._values[row, :, filled][:, real_T]
 
+    def has_room(self, length: int, more: int) -> bool:
+        """Tell whether a row of so many tokens can be put here, and each go on for as many more."""
+        fits = length <= self._length and self._length + more <= self._capacity
+        return self.is_initialized and fits
+
     def put(self, row: int, past: tuple[Tensor, Tensor]) -> None:
         """Write a row over another."""
         where = slice(self._length - past[0].shape[1], self._length)
@@ -88,7 +93,6 @@ class Rows(Cache):
         self, model: PreTrainedModel, pasts: Sequence[Past], more: int, inputs: bool
     ) -> None:
         width = max(past.length for past in pasts)
-        self._capacity = width + more
         # What goes into a layer is kept as keys are, a half, and as values are, the other half.
         self._own = [
             _Layer([p.layers[i] if p.ids else None for p in pasts], width, more)
@@ -108,9 +112,7 @@ class Rows(Cache):
 
     def has_room(self, length: int, more: int) -> bool:
         """Tell whether a row of so many tokens can be put here, and each go on for as many more."""
-        width = self.real_BT.shape[1]
-        laid_out = self._own[0].is_initialized
-        return laid_out and length <= width and width + more <= self._capacity
+        return self._own[0].has_room(length, more)  # as all of them are
 
     def put(self, place: int, past: Past) -> None:
         """Let a row take the place of another, where there is room."""

@@ -46,6 +46,18 @@ def likeliest(logits_AV: torch.Tensor, rows: list[int]) -> torch.Tensor:
     return logits_AV.argmax(1)
 
 
+def counted(ours: Decoder, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Return where it is noted how many tokens of each row are read at a time."""
+    calls, forward = list[list[int]](), ours._forward
+
+    def counting(tokens: list[list[int]], rows: Any) -> torch.Tensor:
+        calls.append([len(row) for row in tokens])
+        return forward(tokens, rows)
+
+    monkeypatch.setattr(ours, "_forward", counting)
+    return calls
+
+
 def alone(model: Any, ids: list[int], new: int = NEW, end: int = END) -> list[int]:
     """Continue one row as transformers does."""
     said = model.generate(
@@ -103,35 +115,23 @@ def test_a_dialogue_goes_on_as_if_it_were_read_anew(prefix: list[int], memory: i
 
 
 def test_what_is_remembered_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, read = decoder(FITTING[0]), []
-    forward = ours._forward
-
-    def counting(tokens: list[list[int]], rows: Any) -> torch.Tensor:
-        read.extend(len(row) for row in tokens)
-        return forward(tokens, rows)
-
-    monkeypatch.setattr(ours, "_forward", counting)
+    ours = decoder(FITTING[0])
+    read = counted(ours, monkeypatch)
     row = [*range(1, 31)]
     [said] = decode(ours, PREFIX, [row], likeliest, -1, 4)
-    assert read == [len(PREFIX), 30, 1, 1, 1]
+    assert read == [[len(PREFIX)], [30], [1], [1], [1]]
     read.clear()
     decode(ours, PREFIX, [[*row, *said, 3, 2]], likeliest, -1, 1)
-    assert read == [3]  # the last token that was said, and the two that are new
+    assert read == [[3]]  # the last token that was said, and the two that are new
     assert len(ours._pasts) == 1  # no dialogue is remembered twice
     read.clear()
     decode(ours, PREFIX[:4], [row], likeliest, -1, 1)
-    assert read == [4, 30]  # behind another prefix nothing is the same
+    assert read == [[4], [30]]  # behind another prefix nothing is the same
 
 
 def test_rows_of_unlike_lengths_are_read_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, plain, calls = decoder(FITTING[0]), build(FITTING[0]), []
-    forward = ours._forward
-
-    def counting(tokens: list[list[int]], rows: Any) -> torch.Tensor:
-        calls.append([len(row) for row in tokens])
-        return forward(tokens, rows)
-
-    monkeypatch.setattr(ours, "_forward", counting)
+    ours, plain = decoder(FITTING[0]), build(FITTING[0])
+    calls = counted(ours, monkeypatch)
     rows = [[*range(2, 2 + length)] * times for length, times in ((9, 1), (20, 8), (10, 1))]
     expected = [alone(plain, PREFIX + row, new=2, end=-1) for row in rows]
     assert decode(ours, PREFIX, rows, likeliest, -1, 2) == expected
@@ -213,14 +213,8 @@ def test_there_is_room_for_whatever_takes_a_place(seed: int, most: int) -> None:
 
 
 def test_a_dialogue_that_takes_its_own_place_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, plain, calls = decoder(FITTING[0]), build(FITTING[0]), []
-    forward = ours._forward
-
-    def counting(tokens: list[list[int]], rows: Any) -> torch.Tensor:
-        calls.append([len(row) for row in tokens])
-        return forward(tokens, rows)
-
-    monkeypatch.setattr(ours, "_forward", counting)
+    ours, plain = decoder(FITTING[0]), build(FITTING[0])
+    calls = counted(ours, monkeypatch)
     rows = [[*range(1, 31)], [*range(30, 0, -1)]]
     expected = [alone(plain, PREFIX + row, new=3, end=-1) for row in rows]
     nexts = [row + said + [4, 11, 2] for row, said in zip(rows, expected, strict=True)]
