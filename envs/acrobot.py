@@ -199,7 +199,7 @@ class Acrobot(KernelEnv, AcrobotEnv):
     def solution(self) -> int:
         """Return the first action of the shortest of six plans."""
         assert self.state is not None, "call reset() before solution()"
-        return int(_planned(self.state_row(), self.settings()))
+        return int(_planned(self.checked_row(), self.settings()))
 
 
 class AcrobotVector(KernelVector):

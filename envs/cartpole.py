@@ -134,7 +134,7 @@ class CartPole(KernelEnv, CartPoleEnv):
     def settings(self, options: dict[str, Any] | None = None) -> NDArray[np.float64]:
         """Return the bounds of the first state, and whether the reward is Sutton and Barto's."""
         low, high = reset_bounds(options, -0.05, 0.05)
-        return np.array([low, high, self._sutton_barto_reward])
+        return np.array([low, high, bool(self._sutton_barto_reward)])
 
     def _fallen(self, reward: float) -> float:
         """Return the reward of a fall; who goes on after it is warned, and paid no more."""

@@ -1,5 +1,7 @@
 """A single environment that is stepped by a kernel."""
 
+import math
+from numbers import Real
 from typing import Any, ClassVar
 
 import gymnasium
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from .direct import direct
 from .kernel import Kernel
 
-_NO_CONSTANTS = frozenset({"last_u", "render_mode", "steps_beyond_terminated"})
+_NO_CONSTANTS = frozenset({"last_u", "render_mode", "state", "steps_beyond_terminated"})
 """Attributes that change in an episode, or show it."""
 _NEVER = np.iinfo(np.int32).max
 
@@ -24,7 +26,8 @@ class KernelEnv(gymnasium.Env[NDArray[np.float32], Any]):
     It stands before the class of Gymnasium from which the environment inherits its spaces, its
     reset and its renderer. `state` is what Gymnasium's would be, and may be set. The constants
     of the world, such as `gravity`, are part of the compiled code, but for those in `adjustable`:
-    to set another value is an AttributeError. Actions are taken as float32.
+    to set another value is an AttributeError, and to set one of those to what is no finite number
+    a ValueError. Actions are taken as float32.
     """
 
     kernel: ClassVar[Kernel]
@@ -37,6 +40,8 @@ class KernelEnv(gymnasium.Env[NDArray[np.float32], Any]):
         known = None if free else getattr(self, name, None)
         if type(known) in (int, float, str) and known != value:
             raise AttributeError(f"{name} = {known} is compiled into {type(self).__name__}")
+        if name in self.adjustable:
+            _check_adjusted(name, value, getattr(type(self), name, None))
         super().__setattr__(name, value)
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
@@ -44,7 +49,8 @@ class KernelEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
         Raises:
             ValueError: the action is not one of the action space, or not finite. A number
-                beyond the bounds of a `Box` is taken as Gymnasium takes it.
+                beyond the bounds of a `Box` is taken as Gymnasium takes it. Or somebody has set a
+                state of another length.
             ResetNeeded: `reset` was never called.
         """
         try:
@@ -53,7 +59,7 @@ class KernelEnv(gymnasium.Env[NDArray[np.float32], Any]):
             raise ValueError(f"action {action!r} is not in {self.action_space}") from None
         if self.state is None:
             raise ResetNeeded("call reset() before step()")
-        state_1_S = self.state_row()[None]
+        state_1_S = self.checked_row()[None]
         observations_1_D = np.empty((1, *(self.observation_space.shape or ())), np.float32)
         reward_1, no_flag_1, rng_1_4 = np.empty(1), np.zeros(1, np.bool_), np.empty((1, 4), "u8")
         terminated_1, truncated_1 = np.empty(1, np.bool_), np.empty(1, np.bool_)
@@ -90,12 +96,32 @@ class KernelEnv(gymnasium.Env[NDArray[np.float32], Any]):
         """Return the state as the kernel keeps it, shape (S,)."""
         return np.array(self.state, np.float64)
 
+    def checked_row(self) -> NDArray[np.float64]:
+        """Return `state_row`, of which kernels see no end.
+
+        Raises:
+            ValueError: the state has another length.
+        """
+        row_S = self.state_row()
+        if row_S.shape != (self.kernel.state_size,):
+            raise ValueError(f"the state is {self.state!r}, of which {type(self).__name__} makes "
+                             f"{row_S.shape}, not {self.kernel.state_size} numbers")  # fmt: skip
+        return row_S
+
     def take_row(self, row_S: NDArray[np.float64]) -> None:
         """Go on from a state as the kernel keeps it."""
         self.state = row_S.copy()
 
     def _note(self, action_A: NDArray[np.float32]) -> None:
         """Remember what the renderer shows of an action."""
+
+
+def _check_adjusted(name: str, value: Any, usual: Any) -> None:
+    if isinstance(usual, str):
+        if not isinstance(value, str):
+            raise ValueError(f"{name}={value!r}: give a word, such as {usual!r}")
+    elif not (isinstance(value, Real) and math.isfinite(value)):
+        raise ValueError(f"{name}={value!r}: give a finite number")
 
 
 def reset_bounds(options: dict[str, Any] | None, low: float, high: float) -> tuple[float, float]:

@@ -131,7 +131,7 @@ class MountainCar(KernelEnv, MountainCarEnv):
     def solution(self) -> int:
         """Return the first action of the shortest of 231 plans."""
         assert self.state is not None, "call reset() before solution()"
-        return int(_planned(self.state_row(), self.settings()))
+        return int(_planned(self.checked_row(), self.settings()))
 
 
 class MountainCarVector(KernelVector):

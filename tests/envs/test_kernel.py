@@ -316,6 +316,53 @@ def test_a_constant_that_is_compiled_cannot_be_set(name: str, constant: str) -> 
 
 
 @each
+@pytest.mark.parametrize("lengths", [-1, 1, None], ids=str)
+def test_a_state_of_another_length_is_refused(name: str, lengths: int | None) -> None:
+    env: Any = gymnasium.make(f"palaestra/{name}").unwrapped
+    env.reset(seed=0)
+    usual = len(env.state)
+    env.state = 0.5 if lengths is None else np.zeros(usual + lengths)
+    with pytest.raises((ValueError, TypeError)):  # TypeError: of a number where one iterates
+        env.step(env.action_space.sample())
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+
+
+@pytest.mark.parametrize(
+    ("name", "constant"),
+    [
+        ("Pendulum-v1", "g"),
+        ("MountainCar-v0", "goal_velocity"),
+        ("MountainCarContinuous-v0", "goal_velocity"),
+    ],
+)
+@pytest.mark.parametrize("value", [None, np.nan, np.inf, "10"], ids=str)
+def test_a_constant_that_may_be_set_is_a_finite_number(
+    name: str, constant: str, value: Any
+) -> None:
+    for make in (gymnasium.make, ours):
+        full = name if make is ours else f"palaestra/{name}"
+        with pytest.raises(ValueError, match=f"{constant}=.*finite number"):
+            make(full, **{constant: value})
+    env: Any = gymnasium.make(f"palaestra/{name}").unwrapped
+    with pytest.raises(ValueError, match="finite number"):
+        setattr(env, constant, value)
+    setattr(env, constant, np.float32(0.5))
+
+
+def test_which_equations_hold_is_said_in_a_word() -> None:
+    env: Any = gymnasium.make("palaestra/Acrobot-v1").unwrapped
+    with pytest.raises(ValueError, match="'book'"):
+        env.book_or_nips = 3
+
+
+def test_no_reward_of_sutton_and_barto_is_none() -> None:
+    envs = ours("CartPole-v1", sutton_barto_reward=None)
+    envs.reset(seed=0)
+    assert (envs.step(np.zeros(4, int))[1] == 1).all()
+
+
+@each
 def test_seeds_may_come_in_an_array_and_are_whole_numbers(name: str) -> None:
     vector = ours(name)
     listed = vector.reset(seed=[5, 6, 7, 8])[0]
