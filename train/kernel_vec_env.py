@@ -41,10 +41,15 @@ class KernelVecEnv(VecEnv):
         vector: Resets its members in the step in which an episode ends (SAME_STEP).
 
     Raises:
-        UserError: it resets them at another time.
+        UserError: it is another vector, or resets them at another time.
     """
 
     def __init__(self, vector: KernelVector) -> None:
+        if not isinstance(vector, KernelVector):
+            raise UserError(
+                f"a {type(vector).__name__} is not stepped by a kernel: give "
+                "`gymnasium.make_vec(...).unwrapped` of one of palaestra's, without wrappers"
+            )
         if vector.autoreset_mode is not AutoresetMode.SAME_STEP:
             raise UserError("stable-baselines3 needs a vector with autoreset_mode=SAME_STEP")
         self.vector = vector

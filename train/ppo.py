@@ -175,7 +175,7 @@ class PPO(ppo.PPO):
         return Settings(
             batch_size=int(self.batch_size),
             clip_range=float(self.clip_range(remaining)),  # type: ignore[operator]
-            clip_range_vf=-1.0 if clip_vf is None else float(clip_vf(remaining)),
+            clip_range_vf=np.inf if clip_vf is None else float(clip_vf(remaining)),
             normalize_advantage=bool(self.normalize_advantage),
             ent_coef=float(self.ent_coef),
             vf_coef=float(self.vf_coef),
@@ -218,6 +218,9 @@ class PPO(ppo.PPO):
         learner.set_training_mode(False)
         rollout_buffer.reset()
         callback.on_rollout_start()
+        if not learner.fits(self.policy):  # any more
+            begun: Any = _Begun(callback)
+            return self.collect_rollouts(env, begun, rollout_buffer, rollout_buffer.buffer_size)
         n_steps = rollout_buffer.buffer_size
         window = self.ep_info_buffer.maxlen or n_steps * env.num_envs
         record, world = _record(rollout_buffer, window), _world(env)
@@ -252,6 +255,19 @@ class PPO(ppo.PPO):
         )  # fmt: skip
         callback.on_rollout_end()
         return True
+
+
+class _Begun:
+    """A callback that has been told already that a rollout begins."""
+
+    def __init__(self, callback: BaseCallback) -> None:
+        self._callback = callback
+
+    def on_rollout_start(self) -> None:
+        """Do nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._callback, name)
 
 
 @contextmanager

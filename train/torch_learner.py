@@ -16,26 +16,20 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.distributions import (
-    CategoricalDistribution,
-    DiagGaussianDistribution,
-    MultiCategoricalDistribution,
-)
+from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 from torch.nn import functional as F
 
 from ..errors import UserError
 from .compiled.network import Network
-from .compiled.structure import choices_of
+from .compiled.structure import DISTRIBUTIONS, choices_of
 from .compiled.transitions import order_of, pack
 from .compiled.update import KL, LOSS, Settings, differentiate_outputs
 
 _CHUNK = 256
 """Transitions whose features are computed at a time."""
 _NO_INPUTS, _NO_LAYERS = np.empty((0, 0), np.float32), np.empty((0, 5), np.int64)
-_KNOWN = (CategoricalDistribution, MultiCategoricalDistribution, DiagGaussianDistribution)
-"""Distributions that kernels know."""
 
 
 class _Loss(NamedTuple):
@@ -155,7 +149,7 @@ class TorchLearner:
         clip, clip_vf = settings.clip_range, settings.clip_range_vf
         kept_B = torch.clamp(ratio_B, 1 - clip, 1 + clip)
         policy_loss = -torch.min(advantages_B * ratio_B, advantages_B * kept_B).mean()
-        if clip_vf >= 0:
+        if clip_vf < math.inf:
             values_B = old_values_B + torch.clamp(values_B - old_values_B, -clip_vf, clip_vf)
         value_loss = F.mse_loss(returns_B, values_B)
         entropy_loss = log_probs_B.mean() if entropy_B is None else -entropy_B.mean()
@@ -236,7 +230,7 @@ def _is_own(policy: ActorCriticPolicy, name: str) -> bool:
 def _distribution_of(policy: ActorCriticPolicy) -> Network | None:
     """Return what kernels must know of a policy's distribution, None if they do not know it."""
     own = _is_own(policy, "_get_action_dist_from_latent")
-    if not own or type(policy.action_dist) not in _KNOWN:
+    if not own or type(policy.action_dist) not in DISTRIBUTIONS:
         return None
     log_std = 0 if isinstance(policy.action_dist, DiagGaussianDistribution) else -1
     return Network(_NO_LAYERS, _NO_LAYERS, choices_of(policy.action_space), log_std)
@@ -284,13 +278,14 @@ def _fused(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 def _can_be_fused(group: dict[str, Any], state: Any) -> bool:
     """Tell whether torch's fused code, which reads numbers as they lie in memory, is right."""
     told = any(group.get(option) for option in ("foreach", "capturable", "differentiable"))
-    tensors = [t for p in group["params"] for t in (p, *state.get(p, {}).values())]
+    pairs = [(p, t) for p in group["params"] for t in (p, *state.get(p, {}).values())]
     plain = all(
         isinstance(t, torch.Tensor)
+        and t.shape in ((), p.shape)
         and t.device.type == "cpu"
         and t.is_floating_point()
         and t.is_contiguous()
-        for t in tensors
+        for p, t in pairs
     )
     return group.get("fused") is None and plain and not told
 

@@ -169,6 +169,10 @@ def test_mistakes_are_errors() -> None:
             ours.step(actions)
     with pytest.raises(UserError, match="SAME_STEP"):
         KernelVecEnv(vector("CartPole-v1", 2, "NextStep"))
+    wrapped = gymnasium.wrappers.vector.RecordEpisodeStatistics(vector("CartPole-v1", 2))
+    for other in (gymnasium.make_vec("CartPole-v1", 2), wrapped):
+        with pytest.raises(UserError, match="unwrapped"):
+            KernelVecEnv(other)  # type: ignore[arg-type]
 
 
 @each

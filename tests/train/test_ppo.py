@@ -161,6 +161,7 @@ def adam_steps(model: stable_baselines3.PPO) -> float:
         {"rollout_buffer_class": buffers.RolloutBuffer},
         {"learning_rate": lambda left: 2e-3 * left, "clip_range": lambda left: 0.1 * left},
         {"clip_range_vf": lambda left: 0.2 * left, "normalize_advantage": False},
+        {"clip_range_vf": lambda left: left - 0.6},  # as a schedule is beyond its end
         {"max_grad_norm": 0.01, "vf_coef": 2.0, "batch_size": 127},
     ],
 )

@@ -137,6 +137,7 @@ def test_dictionaries_are_learned_from(actions: str) -> None:
     [
         {"learning_rate": lambda left: 2e-3 * left, "clip_range": lambda left: 0.1 * left},
         {"clip_range_vf": lambda left: 0.2 * left, "normalize_advantage": False},
+        {"clip_range_vf": lambda left: left - 0.6},
         {"max_grad_norm": 0.01, "vf_coef": 2.0, "batch_size": 31},
         {"rollout_buffer_class": buffers.DictRolloutBuffer},
         {"policy_kwargs": {"share_features_extractor": False}},

@@ -1,6 +1,7 @@
 """Whether a callback wants to see every step of a rollout."""
 
 import dis
+import itertools
 from collections.abc import Iterator
 from types import FunctionType
 
@@ -46,18 +47,25 @@ def _watches(callback: BaseCallback) -> bool:
         return True
     if kind is ConvertCallback:
         return callback.callback is not None  # type: ignore[attr-defined]
-    code = getattr(kind._on_rollout_end, "__code__", None)
-    if code is None or "locals" in code.co_names:  # it may read what only steps say
-        return True
+    if kind is MaskInfra:
+        return False
     on_step = kind._on_step
-    quiet = (CallbackList._on_step, MaskInfra._on_step)
-    return "_on_step" in vars(callback) or not (on_step in quiet or _returns_true(on_step))
+    quiet = on_step is CallbackList._on_step or _returns_true(on_step)
+    return "_on_step" in vars(callback) or not quiet or _names_locals(kind)
 
 
 _UPDATE = BaseCallback.update_locals
 _UPDATE_CHILDREN = tuple(
     kind.update_child_locals for kind in (BaseCallback, CallbackList, EventCallback)
 )
+
+
+def _names_locals(kind: type[BaseCallback]) -> bool:
+    """Tell whether a callback may read what only steps say, now or when they are over."""
+    own = itertools.takewhile(lambda base: base is not BaseCallback, kind.__mro__)
+    held = [one for base in own if base is not CallbackList for one in vars(base).values()]
+    codes = [getattr(one, "__code__", None) for one in held]
+    return any("locals" in code.co_names for code in codes if code is not None)
 
 
 def _returns_true(function: object) -> bool:

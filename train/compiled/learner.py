@@ -16,7 +16,7 @@ from ...errors import UserError
 from .network import Floats
 from .parameters import SharedParameters
 from .rollout import Now, Record, World, act, by_address, collect, evaluate, turn_all, work_size
-from .structure import has_hooks, modules_of, read
+from .structure import has_hooks, listens, modules_of, read, replaced, watched
 from .transitions import inputs_of, order_of
 from .update import DONE, NOT_FINITE, Settings, Transitions, allocate, run_epochs
 
@@ -37,11 +37,13 @@ class Learner:
         self._shared = SharedParameters(list(policy.parameters()), policy.optimizer)
         self._optimizer = policy.optimizer
         self._parts = self._read_parts()
+        self._still_fits: bool | None = None
 
     def fits(self, policy: ActorCriticPolicy) -> bool:
         """Whether a policy is still the one that was read; its tensors may be others."""
         same = policy is self.policy and policy.optimizer is self._optimizer
-        return same and policy.device.type == "cpu" and self._parts == self._read_parts()
+        same = same and policy.device.type == "cpu" and self._parts == self._read_parts()
+        return same and self._shared.can_link()
 
     def link(self) -> None:
         """Take over what torch has, if somebody has given it other tensors."""
@@ -55,14 +57,17 @@ class Learner:
     @contextmanager
     def acting(self) -> Iterator[None]:
         """Let the policy act compiled, where no gradient is asked for."""
-        policy: Any = self.policy
-        self.link()
-        policy.forward = _Stand(policy, "forward", self._act)
-        policy.predict_values = _Stand(policy, "predict_values", self._evaluate)
+        policy, held = self.policy, vars(self.policy)
+        does = {"forward": self._act, "predict_values": self._evaluate}
+        self._still_fits = None
+        before = {name: held[name] for name in does if name in held}  # in a rollout in a rollout
+        held |= {name: _Stand(policy, name, what) for name, what in does.items()}
         try:
             yield
         finally:
-            del policy.forward, policy.predict_values
+            for name in does:
+                held.pop(name, None)
+            held |= before
 
     def play(
         self, step: Any, world: World, record: Record, now: Now, steps: int, gamma: float
@@ -128,7 +133,7 @@ class Learner:
         return statistics, ending != DONE
 
     def _act(self, obs: torch.Tensor, deterministic: bool = False) -> Any:
-        if deterministic or torch.is_grad_enabled():
+        if deterministic or not self._acts():
             return type(self.policy).forward(self.policy, obs, deterministic)
         inputs_N_D = inputs_of(obs.numpy(), self.policy)
         count, values = len(inputs_N_D), self._shared.values
@@ -147,7 +152,7 @@ class Learner:
         return actions, torch.from_numpy(values_N)[:, None], torch.from_numpy(log_probs_N)
 
     def _evaluate(self, obs: torch.Tensor) -> Any:
-        if torch.is_grad_enabled():
+        if not self._acts():
             return type(self.policy).predict_values(self.policy, obs)
         inputs_N_D = inputs_of(obs.numpy(), self.policy)
         values_N = np.empty(len(inputs_N_D), np.float32)
@@ -156,6 +161,18 @@ class Learner:
         if not np.isfinite(values_N).all():
             self.name_what_is_not_finite(inputs_N_D)
         return torch.from_numpy(values_N)[:, None]
+
+    def _acts(self) -> bool:
+        """Whether the policy, with what callbacks have made of it, can act compiled."""
+        if torch.is_grad_enabled():
+            return False
+        if self._still_fits is None:  # to look at all of it takes as long as a step
+            self._still_fits = self.fits(self.policy)
+        if self._still_fits and self._shared.apart():
+            self._still_fits = self._shared.can_link()
+            if self._still_fits:
+                self.link()
+        return self._still_fits
 
     def _work(self, rows: int) -> Floats:
         return np.empty(work_size(self.network, rows), np.float32)
@@ -182,9 +199,9 @@ class Learner:
     def _read_parts(self) -> list[Any]:
         """Return what tells whether the policy has been taken apart, or is to be used otherwise."""
         found = modules_of(self.policy)
-        modules = [(id(m), has_hooks(m)) for m in found]
+        modules = [(id(m), has_hooks(m), replaced(m)) for m in found]
         parameters = [
-            (id(p), p.dtype, p.requires_grad, bool(p._backward_hooks))
+            (id(p), p.dtype, p.requires_grad, listens(p))
             for m in found
             for p in m._parameters.values()
             if p is not None
@@ -193,11 +210,19 @@ class Learner:
             {k: v for k, v in group.items() if k not in ("params", "lr")}
             for group in self._optimizer.param_groups
         ]
-        return [modules, parameters, groups]
+        return [
+            modules,
+            parameters,
+            groups,
+            type(self.policy.action_dist),
+            watched(self._optimizer),
+        ]
 
 
 class _Stand:
     """Stand in a policy for one of its methods; a copy of the policy gets the method itself."""
+
+    stands_in = True
 
     def __init__(self, policy: ActorCriticPolicy, name: str, does: Callable[..., Any]) -> None:
         self._policy, self._name, self._does = policy, name, does

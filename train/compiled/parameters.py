@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .network import Floats
 from .structure import NotCompiled, places
 from .update import Adam
 
@@ -33,22 +34,40 @@ class SharedParameters:
         self._states = [
             {"step": step, "exp_avg": mean, "exp_avg_sq": square} for step, mean, square in moments
         ]
-        self.values = self._flat[0].numpy()
+
+    # Arrays are made anew for each use: torch moves memory that it puts where other processes see
+    # it (`share_memory_`, a queue, a pipe), and frees what was there.
+
+    @property
+    def values(self) -> Floats:
         """All parameters in the order of the policy's, with gaps of zeros, shape (P,)."""
-        self.adam = Adam(
-            *(part[0].numpy() for part in (self._gradient, self._means, self._squares))
-        )
+        return self._flat[0].numpy()
+
+    @property
+    def adam(self) -> Adam:
         """What belongs to them, each of shape (P,)."""
+        return Adam(*(part[0].numpy() for part in (self._gradient, self._means, self._squares)))
+
+    def apart(self) -> list[tuple[nn.Parameter, torch.Tensor]]:
+        """Return the parameters that are elsewhere, each with its view of `values`."""
+        pairs = zip(self._parameters, self._flat[1], strict=True)
+        return [(p, view) for p, view in pairs if p.data_ptr() != view.data_ptr()]
+
+    def can_link(self) -> bool:
+        """Whether `link` leaves the parameters what they are to others."""
+        return all(
+            p.shape == view.shape and not p.untyped_storage().is_shared()
+            for p, view in self.apart()
+        )
 
     def link(self) -> None:
         """See to it that torch's parameters are views of `values`, with torch's values.
 
         Loading and copying replace tensors, so this is called before each use.
         """
-        for p, view in zip(self._parameters, self._flat[1], strict=True):
-            if p.data_ptr() != view.data_ptr():
-                view.copy_(p.data)
-                p.data = view
+        for p, view in self.apart():
+            view.copy_(p.data)
+            p.data = view
 
     def link_optimizer(self) -> int:
         """Do the same for Adam's state and the gradients, and return the steps Adam has taken.

@@ -6,17 +6,26 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.distributions import (
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+)
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
-from .network import LINEAR, RELU, TANH, Layers, Network
+from .network import INPUTS, LINEAR, OUTPUTS, RELU, TANH, Layers, Network
 
 _ACTIVATIONS = {nn.Tanh: TANH, nn.ReLU: RELU}
 _ACTIONS = (spaces.Discrete, spaces.MultiDiscrete, spaces.Box)
 _ALIGNMENT = 16
 """Numbers in 64 bytes."""
 _OBSERVATIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+DISTRIBUTIONS = (CategoricalDistribution, MultiCategoricalDistribution, DiagGaussianDistribution)
+"""Of actions, that kernels know."""
+_METHODS = frozenset(dir(ActorCriticPolicy))
 
 
 class NotCompiled(Exception):
@@ -40,7 +49,33 @@ def read(policy: ActorCriticPolicy) -> Network:
     log_std = starts.pop(id(policy.log_std)) if gaussian else -1
     if starts:
         raise NotCompiled("the policy has parameters outside of its layers")
-    return Network(actor_L_5, critic_L_5, choices_of(policy.action_space), log_std)
+    choices_A = choices_of(policy.action_space)
+    outputs = get_action_dim(policy.action_space) if gaussian else int(choices_A.sum())
+    _check_widths(actor_L_5, policy.features_dim, outputs)
+    _check_widths(critic_L_5, policy.features_dim, 1)
+    if gaussian and policy.log_std.shape != (outputs,):
+        raise NotCompiled(f"{policy.log_std.numel()} standard deviations serve {outputs} actions")
+    return Network(actor_L_5, critic_L_5, choices_A, log_std)
+
+
+def replaced(module: nn.Module) -> list[str]:
+    """Return the methods of a policy, or of a module within it, that somebody has put others for.
+
+    What stands in for one and says so (`stands_in`), or is the method itself, is none.
+    """
+    held = vars(module)
+    return [
+        name
+        for name in held.keys() & _METHODS
+        if not getattr(held[name], "stands_in", False)
+        and getattr(held[name], "__func__", None) is not getattr(type(module), name, held)
+    ]
+
+
+def watched(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether somebody takes part in an optimiser's steps."""
+    hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+    return "step" in vars(optimizer) or any(getattr(optimizer, name, None) for name in hooks)
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -51,6 +86,11 @@ def has_hooks(module: nn.Module) -> bool:
         or module._backward_hooks
         or module._backward_pre_hooks
     )
+
+
+def listens(parameter: nn.Parameter) -> bool:
+    """Tell whether somebody is told of a parameter's gradient."""
+    return bool(parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
 
 
 def modules_of(module: nn.Module) -> list[nn.Module]:
@@ -89,17 +129,28 @@ def _check_policy(policy: ActorCriticPolicy) -> None:
             raise NotCompiled(f"features come from {type(extractor).__name__}")
     if type(policy.mlp_extractor) is not MlpExtractor:
         raise NotCompiled(f"hidden layers are {type(policy.mlp_extractor).__name__}")
-    if any(has_hooks(module) for module in policy.modules()):
-        raise NotCompiled("a module of the policy has hooks")
+    if type(policy.action_dist) not in DISTRIBUTIONS:
+        raise NotCompiled(f"actions are drawn from a {type(policy.action_dist).__name__}")
+    for module in policy.modules():
+        if has_hooks(module):
+            raise NotCompiled("a module of the policy has hooks")
+        for name in replaced(module):
+            raise NotCompiled(f"somebody has replaced {type(module).__name__}.{name}")
     for parameter in policy.parameters():
-        if parameter._backward_hooks:
+        if listens(parameter):
             raise NotCompiled("a parameter has hooks")
         if parameter.dtype is not torch.float32 or not parameter.requires_grad:
             raise NotCompiled("a parameter is frozen, or not float32")
+        if parameter.untyped_storage().is_shared():
+            raise NotCompiled("a parameter is in memory that processes share")
+    if len({p.data_ptr() for p in policy.parameters()}) < len(list(policy.parameters())):
+        raise NotCompiled("parameters share memory")
 
 
 def _check_optimizer(policy: ActorCriticPolicy) -> None:
     optimizer = policy.optimizer
+    if watched(optimizer):
+        raise NotCompiled("somebody takes part in the optimiser's steps")
     if type(optimizer) is not torch.optim.Adam:
         raise NotCompiled(f"the optimiser is {type(optimizer).__name__}, not Adam")
     parameters = [id(p) for group in optimizer.param_groups for p in group["params"]]
@@ -117,7 +168,7 @@ def _layers(modules: list[nn.Module], starts: dict[int, int]) -> Layers:
     """Return the table of a tower, and take its parameters out of `starts`."""
     rows: list[list[int]] = []
     for module in modules:
-        if type(module) is nn.Linear and module.bias is not None:
+        if type(module) is nn.Linear and _is_whole(module):
             places = (starts.pop(id(p), -1) for p in (module.weight, module.bias))
             rows.append([module.in_features, module.out_features, *places, LINEAR])
         elif type(module) in _ACTIVATIONS and rows and rows[-1][4] == LINEAR:
@@ -127,6 +178,19 @@ def _layers(modules: list[nn.Module], starts: dict[int, int]) -> Layers:
     if any(place < 0 for row in rows for place in row[2:4]):
         raise NotCompiled("layers share parameters")
     return np.array(rows, np.int64)
+
+
+def _is_whole(layer: nn.Linear) -> bool:
+    """Tell whether a layer has the parameters that it says it has."""
+    shape = layer.out_features, layer.in_features
+    return layer.weight.shape == shape and layer.bias is not None and layer.bias.shape == shape[:1]
+
+
+def _check_widths(layers_L_5: Layers, inputs: int, outputs: int) -> None:
+    """See whether each layer takes what the one before it says: kernels look at no bounds."""
+    given = [inputs, *layers_L_5[:, OUTPUTS].tolist()]
+    if given != [*layers_L_5[:, INPUTS].tolist(), outputs]:
+        raise NotCompiled(f"layers of widths {given} are to make {outputs} of {inputs} numbers")
 
 
 def choices_of(space: spaces.Space[object]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":

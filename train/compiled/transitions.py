@@ -16,7 +16,7 @@ from ..buffers import DictRolloutBuffer, RolloutBuffer
 from ..minibatches import shuffled
 from ..storing import check_finite
 from .network import Floats
-from .structure import NotCompiled
+from .structure import NotCompiled, choices_of
 from .update import Transitions
 
 NO_MASKS = np.empty((0, 0), np.float32)
@@ -71,6 +71,8 @@ def pack(buffer: buffers.RolloutBuffer, read: Callable[[Any], Any]) -> Transitio
             parts[name] = getattr(buffer, name)
     for name, array in parts.items():
         check_finite(name.removesuffix("s").replace("_", "-"), array, valid)
+    if not flat:
+        _check_choices(buffer, valid)
     rows = slice(None) if valid.all() else valid.T.ravel()
 
     def take(array: NDArray[Any]) -> NDArray[Any]:
@@ -87,6 +89,22 @@ def pack(buffer: buffers.RolloutBuffer, read: Callable[[Any], Any]) -> Transitio
         take(buffer.advantages).ravel(),
         take(buffer.returns).ravel(),
     )
+
+
+def _check_choices(buffer: buffers.RolloutBuffer, valid_T_N: NDArray[np.bool_]) -> None:
+    """See whether actions are choices that there are: kernels look at no bounds."""
+    choices_A = choices_of(buffer.action_space)
+    if not len(choices_A):
+        return
+    actions_T_N_A = buffer.actions.reshape(*valid_T_N.shape, -1)
+    known_T_N_A = (actions_T_N_A >= 0) & (actions_T_N_A < choices_A)
+    known_T_N_A &= actions_T_N_A == np.trunc(actions_T_N_A)
+    wrong_T_N = valid_T_N & ~known_T_N_A.all(axis=2)
+    for t, n in np.argwhere(wrong_T_N):
+        raise UserError(
+            f"the action of environment {n} at step {t} of the rollout is "
+            f"{actions_T_N_A[t, n]}, which is not in {buffer.action_space}"
+        )
 
 
 def inputs_of(observations_N: NDArray[Any], policy: ActorCriticPolicy) -> Floats:

@@ -40,7 +40,7 @@ class Settings(NamedTuple):
     batch_size: int
     clip_range: float
     clip_range_vf: float
-    """Negative for none."""
+    """Infinite for none."""
     normalize_advantage: bool
     ent_coef: float
     vf_coef: float
@@ -310,12 +310,11 @@ def _add_value_losses(
     for c in range(len(rows_C)):
         value, old_value = values_C_1[c, 0], old_values_M[rows_C[c]]
         change = value - old_value
-        if clip >= _ZERO:
+        if clip < np.inf:
             value = old_value + min(max(change, -clip), clip)
         error = value - returns_M[rows_C[c]]
         squares += error * error
-        inside = clip < _ZERO or abs(change) <= clip
-        values_C_1[c, 0] = factor * error if inside else _ZERO
+        values_C_1[c, 0] = factor * error if abs(change) <= clip else _ZERO
     return squares
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 COUNT = 300  # more than a chunk
 BOX = spaces.Box(-1.0, 1.0, (5,), np.float32)
-PLAIN = Settings(64, 0.2, -1.0, True, 0.0, 0.5, 0.5, np.inf, 3e-4, 0.9, 0.999, 1e-5, 0.0)
+PLAIN = Settings(64, 0.2, np.inf, True, 0.0, 0.5, 0.5, np.inf, 3e-4, 0.9, 0.999, 1e-5, 0.0)
 SPACES: dict[str, Any] = {
     "discrete": spaces.Discrete(3),
     "multi": spaces.MultiDiscrete([2, 4, 3]),
@@ -74,7 +74,7 @@ def loss_of(policy: ActorCriticPolicy, data: Transitions, rows: Any, s: Settings
     ratio = torch.exp(log_prob - old)
     kept = torch.clamp(ratio, 1 - s.clip_range, 1 + s.clip_range)
     policy_loss = -torch.min(advantages * ratio, advantages * kept).mean()
-    if s.clip_range_vf >= 0:
+    if s.clip_range_vf < np.inf:
         change = torch.clamp(values - old_values, -s.clip_range_vf, s.clip_range_vf)
         values = old_values + change
     loss = policy_loss - s.ent_coef * entropy.mean() + s.vf_coef * F.mse_loss(returns, values)
