@@ -134,6 +134,7 @@ class LanguagePolicy(ActorCriticPolicy):
             "continuous_batching": continuous_batching,
         }
         self.temperature, self.continuous_batching = temperature, continuous_batching
+        self.relative_entropy = relative_entropy
         kwargs["features_extractor_class"] = _NoFeatures
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
@@ -277,7 +278,7 @@ class LanguagePolicy(ActorCriticPolicy):
         Returns:
             Shapes (B, 1), (B,) and (B,).
         """
-        return self._evaluate_actions(obs, actions, self._settings["relative_entropy"])
+        return self._evaluate_actions(obs, actions, self.relative_entropy)
 
     @torch.no_grad()
     def kl_to_start(self, obs: Any, actions: Tensor) -> Tensor:
@@ -288,6 +289,13 @@ class LanguagePolicy(ActorCriticPolicy):
         entropies_B = self._evaluate_actions(obs, actions, relative=True)[2]
         assert entropies_B is not None
         return -entropies_B
+
+    @torch.no_grad()
+    def entropy(self, obs: Any, actions: Tensor) -> Tensor:
+        """Return the entropy of each action, shape (B,), in nats; of a message a token's mean."""
+        entropies_B = self._evaluate_actions(obs, actions, relative=False)[2]
+        assert entropies_B is not None
+        return entropies_B
 
     def _evaluate_actions(
         self, obs: Any, actions: Tensor, relative: bool

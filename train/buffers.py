@@ -54,6 +54,8 @@ class RolloutBuffer(buffers.RolloutBuffer):
 
     valid_T_N: NDArray[np.bool_]
     """Whether transition t of environment n is one to learn from, shape (T, N)."""
+    spoilt_T_N: NDArray[np.bool_]
+    """Whether somebody has marked it as one that is not, shape (T, N)."""
 
     fields: tuple[str, ...] = (
         "observations", "actions", "values", "log_probs", "advantages", "returns",
@@ -69,6 +71,7 @@ class RolloutBuffer(buffers.RolloutBuffer):
         super().reset()
         self.advantages.fill(np.nan)  # so that nobody learns from those that were not computed
         self.valid_T_N = np.ones((self.buffer_size, self.n_envs), bool)
+        self.spoilt_T_N = np.zeros_like(self.valid_T_N)
         self._rollouts += 1
         self._loaded = False
         self._store_wide_by_environment()
@@ -77,6 +80,7 @@ class RolloutBuffer(buffers.RolloutBuffer):
         """Say which of the transitions that are added next are valid, shape (N,)."""
         self._check_room()
         store(self.valid_T_N[self.pos], valid_N, "validity")
+        self.spoilt_T_N[self.pos] = ~self.valid_T_N[self.pos]
 
     def add(
         self,

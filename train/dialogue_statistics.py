@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import MultiDiscrete
 from stable_baselines3.common.callbacks import BaseCallback
 
 from ..policies.language import LanguagePolicy
@@ -19,10 +20,11 @@ class DialogueStatistics(BaseCallback):
 
     `rollout/success` is the share of episodes that ended solved, as the policy samples;
     `rollout/tool_calls` the share of messages that called a tool; `rollout/failed_format` and so
-    on the shares of messages that failed. `rollout/ep_len_mean`, which is SB3's, counts turns.
-    Where actions are tokens, `time/tokens_per_second` is how fast a rollout wrote them, and
-    `rollout/kl_to_start` how far the policy that wrote them has come: the KL divergence of a
-    message, in nats, over some of them.
+    on the shares of messages that failed. What the machinery spoilt counts for nothing.
+    `rollout/ep_len_mean`, which is SB3's, counts turns. Where actions are tokens,
+    `time/tokens_per_second` is how fast a rollout wrote them, `rollout/kl_to_start` how far the
+    policy that wrote them has come, the KL divergence of a message in nats, and `rollout/entropy`
+    how sure it is of a token, in nats; both over some of the messages.
     """
 
     def _on_rollout_start(self) -> None:
@@ -31,20 +33,21 @@ class DialogueStatistics(BaseCallback):
 
     def _on_step(self) -> bool:
         infos: list[dict[str, Any]] = self.locals["infos"]
-        if "parsed_action" not in infos[0]:
-            return True
         dones_N = np.asarray(self.locals["dones"])
         counts = self._counts
-        counts["messages"] += len(infos)
-        counts["episodes"] += int(dones_N.sum())
         for info, done in zip(infos, dones_N, strict=True):
+            if "parsed_action" not in info or not info["reward_valid"]:
+                continue
+            counts["messages"] += 1
+            counts["episodes"] += bool(done)
             counts["solved"] += bool(done and info["success"])
             parsed = info["parsed_action"]
             counts["tool_calls"] += parsed is not None and parsed[0] != "answer"
             if info["failure"]:
                 counts[f"failed_{info['failure']}"] += 1
-        if isinstance(self.model.policy, LanguagePolicy):
-            ends_N_L = np.asarray(self.locals["actions"]) == self.model.policy.chat.end
+        policy = self.model.policy
+        if isinstance(policy, LanguagePolicy) and isinstance(policy.action_space, MultiDiscrete):
+            ends_N_L = np.asarray(self.locals["actions"]) == policy.chat.end
             before_N_L = np.cumsum(ends_N_L, axis=1) - ends_N_L == 0
             counts["tokens"] += int(before_N_L.sum())
         return True
@@ -60,14 +63,15 @@ class DialogueStatistics(BaseCallback):
         if counts["tokens"]:
             passed = time.perf_counter() - self._began
             self.logger.record("time/tokens_per_second", counts["tokens"] / passed)
-            self.logger.record("rollout/kl_to_start", self._kl_to_start())
+            self._measure()
 
-    def _kl_to_start(self) -> float:
-        """Return it over the first step of a rollout and the last, where dialogues stand apart."""
+    def _measure(self) -> None:
+        """Look at the first step of a rollout and the last, where dialogues stand apart."""
         policy, buffer = self.model.policy, self.locals["rollout_buffer"]
         assert isinstance(policy, LanguagePolicy)
         steps = sorted({0, len(buffer.actions) - 1})
         observed = np.concatenate([buffer.observations[t][:_SOME] for t in steps])
         acted = np.concatenate([buffer.actions[t][:_SOME] for t in steps])
-        tensors = (torch.as_tensor(a, device=policy.device) for a in (observed, acted))
-        return float(policy.kl_to_start(*tensors).mean())
+        tensors = [torch.as_tensor(a, device=policy.device) for a in (observed, acted)]
+        self.logger.record("rollout/kl_to_start", float(policy.kl_to_start(*tensors).mean()))
+        self.logger.record("rollout/entropy", float(policy.entropy(*tensors).mean()))

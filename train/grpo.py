@@ -62,6 +62,9 @@ class GroupRolloutBuffer(RolloutBuffer):
         Args:
             last_values: Not looked at: what has not ended is not learned from.
             dones: Whether the last step ended an episode, shape (N,).
+
+        Raises:
+            UserError: no two episodes of one task were played to their ends.
         """
         self._check_full()
         starts_T_N = self.episode_starts.astype(bool)
@@ -81,6 +84,11 @@ class GroupRolloutBuffer(RolloutBuffer):
                 here_T_K = (episode_T_N[:, group] == e) & whole_K
                 counted_T_N[:, group] |= here_T_K
                 advantage_T_N[:, group] += here_T_K * compared_K
+        if not counted_T_N.any() and not self.spoilt_T_N.any():
+            raise UserError(
+                f"no two episodes of one task ended within the {self.buffer_size} steps of a "
+                "rollout, so there is nothing to compare: give a larger n_steps"
+            )
         self.valid_T_N &= counted_T_N
         self.advantages[:] = advantage_T_N
         self.returns[:] = self.values + advantage_T_N
@@ -121,6 +129,8 @@ class GRPO(PPO):
         baseline: What episodes are compared with.
         kwargs: For `PPO`.
     """
+
+    has_critic = False
 
     def __init__(
         self, *args: Any, group_size: int = 8, baseline: Baseline = "group", **kwargs: Any

@@ -44,7 +44,7 @@ class MaskInfra(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        self.logger.record("rollout/infra", int((~self._buffer.valid_T_N).sum()))
+        self.logger.record("rollout/infra", int(self._buffer.spoilt_T_N.sum()))
 
     @property
     def _buffer(self) -> Any:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
 from inspect import signature
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -60,6 +60,8 @@ class PPO(ppo.PPO):
         UserError: from `learn`, if an observation, a reward or a gradient is not finite.
     """
 
+    has_critic: ClassVar[bool] = True
+    """Whether values are learned, and told of."""
     _learner: Learner | None = None
     _told: frozenset[str] = frozenset()
 
@@ -142,6 +144,11 @@ class PPO(ppo.PPO):
         explained = explained_variance(transitions.old_values_M, transitions.returns_M)
         self._log(epochs, float(explained), settings)
 
+    @property
+    def _entropy_is(self) -> str:
+        """The name of what a policy returns as entropies, times -1."""
+        return "kl_to_start" if getattr(self.policy, "relative_entropy", False) else "entropy_loss"
+
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_learner", "_told"]
 
@@ -190,13 +197,14 @@ class PPO(ppo.PPO):
 
     def _log(self, epochs: list[NDArray[np.float64]], explained: float, settings: Settings) -> None:
         record, all_B_6 = self.logger.record, np.concatenate(epochs)
-        record("train/entropy_loss", all_B_6[:, ENTROPY].mean())
+        record(f"train/{self._entropy_is}", all_B_6[:, ENTROPY].mean())
         record("train/policy_gradient_loss", all_B_6[:, POLICY].mean())
-        record("train/value_loss", all_B_6[:, VALUE].mean())
+        if self.has_critic:
+            record("train/value_loss", all_B_6[:, VALUE].mean())
+            record("train/explained_variance", explained)
         record("train/approx_kl", epochs[-1][:, KL].mean())
         record("train/clip_fraction", all_B_6[:, CLIPPED].mean())
         record("train/loss", float(all_B_6[-1, LOSS]))
-        record("train/explained_variance", explained)
         if hasattr(self.policy, "log_std"):
             record("train/std", torch.exp(self.policy.log_std).mean().item())
         record("train/n_updates", self._n_updates, exclude="tensorboard")

@@ -110,6 +110,8 @@ def train(
         assert model.env is not None
         with closing(model.env):
             _describe(run)
+            # A kernel has none to tell of, and plays a rollout in one call where nobody watches.
+            statistics = [] if isinstance(model.env, KernelVecEnv) else [DialogueStatistics()]
             between = _BetweenRollouts(run, _log_to_tensorboard(model, run), tell)
             tell(model.num_timesteps)
             with warnings.catch_warnings():
@@ -121,7 +123,7 @@ def train(
                     # Statistics last, so that the time of a rollout holds no evaluation.
                     model.learn(
                         max(run.recipe.total_steps - model.num_timesteps, 0),
-                        callback=[MaskInfra(), between, DialogueStatistics()],
+                        callback=[MaskInfra(), between, *statistics],
                         reset_num_timesteps=False,
                     )
             model.logger.close()
@@ -271,7 +273,7 @@ class _BetweenRollouts(BaseCallback):
     def _on_rollout_end(self) -> None:
         buffer = self._ppo.rollout_buffer
         assert isinstance(buffer, RolloutBuffer)
-        share = 1.0 - buffer.valid_T_N.mean()
+        share = buffer.spoilt_T_N.mean()
         if share > MOST_INFRA:
             raise UserError(
                 f"{self.run.env_id} is out of order (infra, {share:.0%} of the last rollout), and "

@@ -78,8 +78,17 @@ def test_advantages_compare_whole_episodes_of_one_task(
     ours.compute_returns_and_advantage(torch.zeros(ours.n_envs), given_[3])
     advantages, counted = by_hand(ours, given_, baseline)
     assert np.array_equal(ours.valid_T_N, counted)
+    assert np.array_equal(ours.spoilt_T_N, ~given_[2]), "what is not compared is not spoilt"
     np.testing.assert_allclose(ours.advantages[counted], advantages[counted], atol=1e-4)
     np.testing.assert_allclose(ours.returns, ours.values + ours.advantages, atol=1e-6)
+
+
+def test_a_rollout_in_which_no_episodes_can_be_compared_says_what_to_do() -> None:
+    ours = buffer()
+    rewards, starts, valid, dones = filled(ours, np.random.default_rng(0), 0.0)
+    ours.episode_starts[1:] = 0
+    with pytest.raises(UserError, match="larger n_steps"):
+        ours.compute_returns_and_advantage(torch.zeros(ours.n_envs), np.zeros_like(dones))
 
 
 def test_a_group_that_agrees_learns_nothing() -> None:

@@ -49,10 +49,14 @@ def test_it_trains_shows_itself_and_plays(algorithm: str, tmp_path: Path) -> Non
     shown = EventAccumulator(str(run.folder / "tensorboard")).Reload()
     assert {
         "rollout/success", "rollout/failed_format", "rollout/tool_calls", "rollout/ep_len_mean",
-        "rollout/kl_to_start", "time/tokens_per_second", "train/approx_kl", "validation/success",
+        "rollout/kl_to_start", "rollout/entropy", "train/kl_to_start", "time/tokens_per_second", "train/approx_kl", "validation/success",
     } <= set(shown.Tags()["scalars"])  # fmt: skip
     far = [event.value for event in shown.Scalars("rollout/kl_to_start")]
     assert abs(far[0]) < 1e-5 < far[-1]
+    assert all(event.value > 0 for event in shown.Scalars("rollout/entropy"))
+    assert "train/entropy_loss" not in shown.Tags()["scalars"]
+    of_critic = {"train/value_loss", "train/explained_variance"} & set(shown.Tags()["scalars"])
+    assert len(of_critic) == (2 if algorithm == "ppo" else 0)
     assert any("transcript" in tag for tag in shown.Tags()["tensors"])
     agent = seat(ENV, "test", str(run.folder), {}, "cpu")
     assert agent.name == f"tiny {algorithm}"
