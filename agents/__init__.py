@@ -64,6 +64,8 @@ def resolve(text: str) -> tuple[type[Agent], dict[str, Any]]:
     path = _path(text)
     if path and path.is_dir():
         return _in_folder(path)
+    if path and path.suffix == ".gguf" and path.is_file():
+        return agent_class("language-model"), {"model": str(path)}
     if (path and path.exists()) or text.startswith((".", "/", "~")) or text.endswith("/"):
         raise UserError(f"{text!r} is not a folder that holds an agent; give a run or a checkpoint")
     if text.lower() == PACKAGED_MODEL.lower() or text.count("/") == 1:  # or owner/model of a hub

@@ -146,7 +146,9 @@ def policy_hash(model: PPO) -> str:
     """Return a hash of the weights, which the file's hash is not: zip files carry the time."""
     hashed = hashlib.sha256()
     for name, tensor in model.policy.state_dict().items():
-        hashed.update(name.encode() + tensor.cpu().numpy().tobytes())
+        # As bytes, for NumPy has not all of torch's types.
+        raw = tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
+        hashed.update(name.encode() + raw.numpy().tobytes())
     return hashed.hexdigest()
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
+from ..assets import forget_quantisation
+from ..errors import UserError
 from . import PACKAGED_MODEL
 from .chat import LOAD_ERRORS, Chat, cannot_load, source_of
 from .crossing import Message
@@ -19,6 +21,9 @@ from .grammar import Grammar
 from .loading import quietly
 from .packed import pack
 from .token_choice import Sampler, likeliest
+
+_UNLIMITED = 2**31
+"""What transformers takes for the length that a tokenizer does not know is more."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class CausalLM:
                 )
         except LOAD_ERRORS as error:
             raise cannot_load(name, error) from None
+        if "gguf_file" in options:
+            forget_quantisation(model)
         self.model: Any = model.to(device).eval().requires_grad_(False)
         pack(self.model)
         self.engine = engine_of(self.model)
@@ -68,8 +75,18 @@ class CausalLM:
 
     @property
     def context(self) -> int:
-        """Most tokens that the model can read and write."""
-        return int(self.model.config.max_position_embeddings)
+        """Most tokens that the model can read and write.
+
+        Raises:
+            UserError: neither the model nor its tokenizer says.
+        """
+        most = getattr(self.model.config, "max_position_embeddings", None)
+        if most is None:  # as where positions are a bias, or a state is carried on
+            most = self.chat.tokenizer.model_max_length
+        if most > _UNLIMITED:
+            raise UserError(f"{self.name!r} does not say how many tokens it can read: set "
+                            "model_max_length in its tokenizer_config.json")  # fmt: skip
+        return int(most)
 
     def grammar(self, text: str) -> Grammar:
         """Return a grammar for the tokens of this model.

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 
@@ -15,7 +16,9 @@ from ..errors import UserError
 from . import PACKAGED_MODEL
 from .crossing import Message
 
-LOAD_ERRORS = (OSError, ValueError, AttributeError, TypeError, SafetensorError)
+LOAD_ERRORS = (
+    OSError, ValueError, AttributeError, TypeError, RuntimeError, ImportError, SafetensorError
+)  # fmt: skip
 """What transformers raises where there is no such model."""
 
 
@@ -53,9 +56,32 @@ class Chat:
     def _begin(self) -> None:
         if not self.tokenizer.chat_template:
             raise UserError(f"{self.name!r} has no chat template: give an instruction-tuned model")
-        self.end: int = self.tokenizer.eos_token_id
+        self.end = self._end_of_turn()
         """The token that ends a turn."""
         self._heads: dict[str, list[int]] = {}
+
+    def _end_of_turn(self) -> int:
+        """Return what the template writes behind an assistant's message, or what ends all texts.
+
+        Not all models end their turns with what ends a text.
+        """
+        special = {i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
+        special.update(self.tokenizer.all_special_ids)
+        dialogue: list[Message] = [
+            {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}
+        ]  # fmt: skip
+        try:
+            _, _, behind = self.render(dialogue, prompt=False).rpartition(_SAID)
+        except UserError:  # a template of its own kind, which may take what it is then given
+            behind = ""
+        ends = [token for token in self.tokenize(behind) if token in special]
+        end: int | None = ends[0] if ends else self.tokenizer.eos_token_id
+        if end is None:
+            raise UserError(
+                f"{self.name!r} has no token that ends a message: neither does its chat template "
+                "write a special one, nor has its tokenizer an eos_token"
+            )
+        return end
 
     @cached_property
     def fingerprint(self) -> str:
@@ -129,9 +155,16 @@ class Chat:
         # The content of an assistant's message is what the model wrote, its calls included:
         # a template that writes tool_calls again would show each of them twice.
         plain = [{k: v for k, v in m.items() if k != "tool_calls"} for m in messages]
-        rendered: str = self.tokenizer.apply_chat_template(
-            plain, tools=list(tools) or None, tokenize=False, add_generation_prompt=prompt
-        )
+        try:
+            rendered: str = self.tokenizer.apply_chat_template(
+                plain, tools=list(tools) or None, tokenize=False, add_generation_prompt=prompt
+            )
+        except TemplateError as error:
+            roles = ", ".join(dict.fromkeys(m["role"] for m in messages))
+            raise UserError(
+                f"the chat template of {self.name!r} does not take messages of {roles}: {error}; "
+                "give a model whose template takes system, user, assistant and tool"
+            ) from None
         return rendered
 
     def _behind(self, head: str, whole: str) -> str:
@@ -146,6 +179,7 @@ class Chat:
         return self._heads[text]
 
 
+_ASKED, _SAID = "ask", "said"
 _LEAST = 16
 """Tokens of a dialogue without which nobody can answer it."""
 

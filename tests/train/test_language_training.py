@@ -49,7 +49,8 @@ def test_it_trains_shows_itself_and_plays(algorithm: str, tmp_path: Path) -> Non
     shown = EventAccumulator(str(run.folder / "tensorboard")).Reload()
     assert {
         "rollout/success", "rollout/failed_format", "rollout/tool_calls", "rollout/ep_len_mean",
-        "rollout/kl_to_start", "rollout/entropy", "train/kl_to_start", "time/tokens_per_second", "train/approx_kl", "validation/success",
+        "rollout/kl_to_start", "rollout/entropy", "time/tokens_per_second", "train/approx_kl",
+        "train/kl_to_start", "validation/success",
     } <= set(shown.Tags()["scalars"])  # fmt: skip
     far = [event.value for event in shown.Scalars("rollout/kl_to_start")]
     assert abs(far[0]) < 1e-5 < far[-1]
