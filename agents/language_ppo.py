@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..policies.token_choice import Sampler, likeliest
-from .agent import Actions, Seat
+from .agent import Actions, Seat, digest
 from .ppo import PPOAgent
 
 
@@ -45,6 +45,10 @@ class LanguagePPOAgent(PPOAgent):
         seen = torch.as_tensor(np.stack(observations), device=policy.device)
         said = [continuation.tokens for continuation in policy.speak(seen, choose)]
         return Actions([policy.chat.text(ids) for ids in said], [len(ids) for ids in said])
+
+    def fingerprint(self) -> str:
+        """Return a hash of the weights, and of the rest that decides what is written."""
+        return digest({"weights": super().fingerprint(), **self._policy.manner})
 
     def _fits(self, seat: Seat) -> bool:
         """Tell whether what was trained can play there: it reads any dialogue."""

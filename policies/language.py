@@ -362,6 +362,12 @@ class LanguagePolicy(ActorCriticPolicy):
                             "last_layers and lora_rank")  # fmt: skip
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
+    @property
+    def manner(self) -> dict[str, Any]:
+        """What decides what it says, beside its weights; plain data."""
+        settings = {name: self._settings[name] for name in ("prefix", "temperature", "grammar")}
+        return settings | {"most_tokens": self._longest, "chat": self.chat.fingerprint}
+
     def forget(self) -> None:
         """Forget what was read: the last bits of what is read anew may be others."""
         self._read_at_start.clear()

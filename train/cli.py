@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..errors import UserError
+from ..errors import UserError, memory_permitting
 
 # Each command imports what it needs when it runs, so that `--help` is quick.
 
@@ -186,7 +186,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     evaluation = Evaluation(agent, env_id, split, command=command)
     seeds = range(options.seed, options.seed + options.episodes)
     ended: list[Episode] = []
-    with progress_bar(options.episodes, "episodes", options.quiet) as bar:
+    smaller = "give a smaller --batch; what was played is recorded"
+    with (
+        memory_permitting(smaller),
+        progress_bar(options.episodes, "episodes", options.quiet) as bar,
+    ):
 
         def tell(episode: Episode) -> None:
             ended.append(episode)

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from ..agents import Seat
 from ..envs import views
 from ..envs.vector import make_vec
-from ..errors import UserError
+from ..errors import UserError, memory_permitting
 from ..policies.causal_lm import CausalLM
 from ..policies.chat import Chat
 from ..policies.crossing import Message
@@ -97,13 +97,14 @@ def warm_up(
         return recipe.model
     card = _card(env_id, recipe, seed)
     if not folder.exists():
-        draft = folder.with_name(f".making-{folder.name}")
+        draft = _draft(folder)
         shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
         shown = list(demonstrations(env_id, recipe.warmup, recipe.warmup_dialogues, seed))  # type: ignore[arg-type]
         if recipe.model == "tiny":
             make_tiny(draft, shown[:_TOKENIZED], seed)
         lm = CausalLM(str(draft) if recipe.model == "tiny" else recipe.model)
-        with without_denormals():
+        with without_denormals(), memory_permitting(_SMALLER):
             imitate(
                 lm, shown, seed, recipe.warmup_epochs, recipe.warmup_batch_size,
                 recipe.warmup_learning_rate, recipe.warmup_layers, recipe.warmup_symbols, tell,
@@ -121,7 +122,18 @@ def warm_up(
     return str(folder)
 
 
+def warming(folder: Path) -> bool:
+    """Tell whether a warm start was begun that should have become this folder."""
+    return _draft(folder).exists()
+
+
+def _draft(folder: Path) -> Path:
+    return folder.with_name(f".making-{folder.name}")
+
+
 _CARD = "warmup.json"
+_SMALLER = "give a smaller warmup_batch_size, or teach fewer warmup_layers"
+"""What to do where memory is used up."""
 
 
 def _card(env_id: str, recipe: LanguageRecipe, seed: int) -> dict[str, Any]:

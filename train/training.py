@@ -1,6 +1,5 @@
 """Train PPO: rollouts, updates, evaluations on held-out tasks, checkpoints, TensorBoard."""
 
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -25,7 +24,7 @@ from ..agents.agent import digest
 from ..envs import views
 from ..envs.kernel_vector import KernelVector
 from ..envs.vector import make_vec
-from ..errors import UserError
+from ..errors import UserError, memory_permitting
 from ..policies.choices import ChoicePolicy
 from ..policies.language import LanguagePolicy
 from ..policies.loading import without_denormals
@@ -36,7 +35,7 @@ from .evaluation import Episode, Evaluation
 from .grpo import GRPO
 from .infra import MaskInfra
 from .kernel_vec_env import KernelVecEnv
-from .language_training import dialogues, policy_options, warm_up
+from .language_training import dialogues, policy_options, warm_up, warming
 from .ppo import PPO
 from .recipe import RECIPES, LanguageRecipe, Recipe
 from .records import commit, read_records, versions
@@ -119,7 +118,7 @@ def train(
                 known = "PPO runs the network in torch.*(Choice|Language)Policy"
                 warnings.filterwarnings("ignore", known)
                 reads = isinstance(run.recipe, LanguageRecipe)
-                with _memory_permitting(), without_denormals() if reads else nullcontext():
+                with memory_permitting(_SMALLER), without_denormals() if reads else nullcontext():
                     # Statistics last, so that the time of a rollout holds no evaluation.
                     model.learn(
                         max(run.recipe.total_steps - model.num_timesteps, 0),
@@ -224,7 +223,7 @@ def _parts(run: Run) -> _Parts:
 
 
 def _language_parts(run: Run, recipe: LanguageRecipe) -> _Parts:
-    model = warm_up(run.env_id, recipe, run.seed, run.folder / "base")
+    model = warm_up(run.env_id, recipe, run.seed, run.folder / _BASE)
     envs = dialogues(run.env_id, recipe, model)
     options: dict[str, Any] = {"policy_kwargs": policy_options(run.env_id, recipe, model)}
     if recipe.kl_coef:
@@ -381,28 +380,21 @@ def _locked(folder: Path) -> Iterator[None]:
         ) from None
 
 
-@contextmanager
-def _memory_permitting() -> Iterator[None]:
-    """Say what to do where memory is used up."""
-    # torch has a class of its own for the GPU's memory, and none for that of the CPU.
-    lack = re.compile(r"out of memory|can't allocate", re.IGNORECASE)
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not lack.search(str(error)):
-            raise
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"out of memory ({reason}): train anew with a smaller batch_size, then with a smaller "
-            "n_envs or network; of a language model, train fewer last_layers or a lora_rank"
-        ) from error
+_BASE = "base"
+"""Name of the folder of what a training begins with, where it was warmed up."""
+_SMALLER = (
+    "train anew with a smaller batch_size, then with a smaller n_envs or network; of a language "
+    "model, train fewer last_layers or a lora_rank"
+)
+"""What to do where memory is used up."""
 
 
 def _check_folder(run: Run, resume: bool) -> None:
     """Compare the folder with the run that it is to hold."""
     path, wanted = run.folder / "run.yaml", _description(run)
     if not path.exists():
-        if resume:
+        # What was stopped in its warm start begins once more.
+        if resume and not (run.folder / _BASE).exists() and not warming(run.folder / _BASE):
             raise UserError(f"{run.folder} holds no run to resume: leave out --resume")
         return
     if not resume:

@@ -11,6 +11,7 @@ become one row of tokens each, and what the environments said in it is masked. T
 """
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from ..envs import views
@@ -87,9 +88,9 @@ class Rollouts:
             "prompt_ids": [row.ids[: row.prompt] for row in rows],
             "completion_ids": [row.ids[row.prompt :] for row in rows],
             "logprobs": [row.logprobs for row in rows] if with_logprobs else None,
-            # Of an episode that the machinery spoilt nothing is learned.
+            # Of an episode that the machinery spoilt nothing is learned, by its neighbours neither.
             "env_mask": [row.mask if row.valid else [0] * len(row.mask) for row in rows],
-            "episode_return": [row.episode_return for row in rows],
+            "episode_return": _returns(rows, prompts),
             "success": [row.success for row in rows],
         }
 
@@ -143,6 +144,21 @@ class _Row:
         self.mask.extend([mine] * len(ids))
         if logprobs is not None or (self.logprobs and not mine):
             self.logprobs.extend(logprobs or [0.0] * len(ids))
+
+
+def _returns(rows: Sequence[_Row], prompts: Sequence[Any]) -> list[float]:
+    """Return what each episode earned; a spoilt one as much as the others of its task on average.
+
+    TRL compares all of a task, whatever their masks say.
+    """
+    valid: dict[Any, list[float]] = {prompt: [] for prompt in prompts}
+    for row, prompt in zip(rows, prompts, strict=True):
+        if row.valid:
+            valid[prompt].append(row.episode_return)
+    return [
+        row.episode_return if row.valid or not valid[prompt] else fmean(valid[prompt])
+        for row, prompt in zip(rows, prompts, strict=True)
+    ]
 
 
 def _seed_of(prompt: Any) -> int:

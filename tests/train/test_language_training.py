@@ -1,5 +1,6 @@
 """Language models trained by recipes: from scratch, by PPO and in groups, killed and resumed."""
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from palaestra.agents.ppo import policy_hash
 from palaestra.errors import UserError
+from palaestra.policies import imitation
 from palaestra.policies.causal_lm import CausalLM
 from palaestra.policies.language import LanguagePolicy
 from palaestra.train.checkpoint import latest_checkpoint
@@ -242,6 +245,52 @@ def test_who_runs_out_of_memory_is_told_what_to_make_smaller(
     monkeypatch.setattr(LanguagePolicy, "evaluate_actions", fail)
     with pytest.raises(UserError, match=r"out of memory.*batch_size.*lora_rank"):
         train(Run(ENV, recipe(total_steps=32), 0, tmp_path / "run"), device="cpu")
+
+
+def test_so_is_who_runs_out_of_it_in_a_warm_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(imitation, "_loss", fail)
+    with pytest.raises(UserError, match=r"out of memory.*warmup_batch_size"):
+        warm_up(ENV, recipe(), 0, tmp_path / "base")
+
+
+def test_a_run_that_was_killed_in_its_warm_start_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    run = Run(ENV, recipe(total_steps=32), 0, tmp_path / "run")
+    with monkeypatch.context() as killed:
+        killed.setattr(imitation, "_loss", kill)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, device="cpu")
+    resumed = train(run, resume=True, device="cpu")
+    whole = train(Run(ENV, run.recipe, 0, tmp_path / "whole"), device="cpu")
+    assert policy_hash(resumed) == policy_hash(whole)
+
+
+def test_what_decides_what_is_written_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    base = warm_up(ENV, recipe(), 0, tmp_path / "base")
+    prints = set()
+    for i, changes in enumerate(({}, {"shots": 2}, {"temperature": 0.5}, {"max_new_tokens": 9})):
+        made = recipe(**({"model": base, "warmup": "none", "total_steps": 32} | changes))
+        # No step is taken: the weights are the same.
+        made = dataclasses.replace(made, learning_rate=1e-30)
+        train(Run(ENV, made, 0, tmp_path / str(i)), device="cpu")
+        prints.add(seat(ENV, "test", str(tmp_path / str(i)), {}, "cpu").fingerprint())
+    assert len(prints) == 4
+
+
+def test_weights_of_fewer_bits_are_trained_and_play(tmp_path: Path) -> None:
+    made = recipe(total_steps=32, policy_kwargs={"dtype": "bfloat16"})
+    model = train(Run(ENV, made, 0, tmp_path / "run"), device="cpu")
+    assert {p.dtype for p in model.policy.language_model.parameters()} == {torch.bfloat16}
+    assert seat(ENV, "test", str(tmp_path / "run"), {}, "cpu").fingerprint()
 
 
 def test_another_error_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,14 @@ def test_nothing_is_learned_of_what_the_machinery_spoilt(
     said = [[f"<calculator>{n} + 2</calculator>" for n in (13, 14)], ["<answer>1</answer>"] * 2]
     out = rollouts(rollouts.tasks(2)["prompt"], Scripted(lm, said))
     assert [any(mask) for mask in out["env_mask"]] == [False, True]
+    # A neighbour is compared with who was not spoilt.
+    said = [[f"<calculator>{n} + 2</calculator>" for n in (14, 13, 14)]]
+    said += [["<answer>1</answer>", "hello", "hello"], ["<answer>1</answer>"] * 2]
+    out = rollouts([rollouts.tasks(1)["prompt"][0]] * 3, Scripted(lm, said))
+    first, spoilt, last = out["episode_return"]
+    assert [any(mask) for mask in out["env_mask"]] == [True, False, True]
+    assert first > last
+    assert spoilt == pytest.approx((first + last) / 2)
     rollouts.close()
 
 
