@@ -12,6 +12,8 @@ from .as_text import AsText
 from .crossing import as_lines, write
 from .moves import is_text
 
+_TURN_BYTES, _LEAST_BYTES = 2048, 4096
+
 
 class AsDialogue(gymnasium.Wrapper[NDArray[np.uint8], str, Any, Any], RecordConstructorArgs):
     """Show any environment as the dialogue so far, and take messages.
@@ -23,14 +25,17 @@ class AsDialogue(gymnasium.Wrapper[NDArray[np.uint8], str, Any, Any], RecordCons
 
     Args:
         env: The environment.
-        dialogue_bytes: Room for the dialogue.
+        dialogue_bytes: Room for the dialogue. By default 2,048 for each message that the agent
+            may send and what is said to it, 4,096 at least, and so much where messages are not
+            counted.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], dialogue_bytes: int = 4096) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], dialogue_bytes: int | None = None) -> None:
         RecordConstructorArgs.__init__(self, dialogue_bytes=dialogue_bytes)
         gymnasium.Wrapper.__init__(self, env if is_text(env) else AsText(env))
-        self._dialogue_bytes = dialogue_bytes
-        self.observation_space = spaces.Box(0, 255, (dialogue_bytes,), np.uint8)
+        turns = self.get_wrapper_attr("max_turns") if self.has_wrapper_attr("max_turns") else 0
+        self._dialogue_bytes = dialogue_bytes or max(_TURN_BYTES * turns, _LEAST_BYTES)
+        self.observation_space = spaces.Box(0, 255, (self._dialogue_bytes,), np.uint8)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

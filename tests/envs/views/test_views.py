@@ -11,7 +11,7 @@ import pytest
 from gymnasium import spaces
 from numpy.typing import NDArray
 from palaestra.envs.capitals import Capitals
-from palaestra.envs.views import AsChoices, AsText, Revealed, find_spec, make, splits_of
+from palaestra.envs.views import AsChoices, AsDialogue, AsText, Revealed, find_spec, make, splits_of
 from palaestra.envs.views.crossing import as_lines
 from palaestra.errors import UserError
 
@@ -61,6 +61,26 @@ def test_text_crosses_as_bytes(env_id: str) -> None:
             assert shown_in(observation) == said_in(info)
             observation, *_, info = env.step(env.solution())
         assert shown_in(observation) == said_in(info)
+
+
+@pytest.mark.parametrize(
+    "name", ["Factbook", "Factbook-multi-hop", "Factbook-comparison", "Capitals-join", "Synthesis"]
+)
+def test_a_dialogue_that_solves_a_task_crosses_whole(name: str) -> None:
+    env = make(f"palaestra/{name}-v0", "dialogue")
+    for seed in range(8):
+        _, info = env.reset(seed=seed)
+        done = False
+        while not done:
+            row, _, terminated, truncated, info = env.step(env.get_wrapper_attr("solution")())
+            done = terminated or truncated
+            assert [json.loads(line) for line in decoded(row).split("\n")] == said_in(info)
+        assert info["success"]
+
+
+def test_room_for_a_dialogue_is_what_was_asked_for() -> None:
+    env = AsDialogue(make(CALCULATOR), dialogue_bytes=500)
+    assert env.reset(seed=0)[0].shape == env.observation_space.shape == (500,)
 
 
 def test_accents_cross_as_bytes() -> None:
