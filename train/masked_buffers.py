@@ -49,12 +49,22 @@ class MaskableRolloutBuffer(RolloutBuffer):
         self.action_masks = np.ones(shape, np.float32)
         super().reset()
 
+    def admit(self, action_masks: NDArray[Any]) -> NDArray[np.float32]:
+        """Say which actions of the transitions that are added next are admissible.
+
+        Returns:
+            The masks as they are stored, shape (N, K).
+        """
+        self._check_room()
+        masks_N_K: NDArray[np.float32] = self.action_masks[self.pos]
+        store(masks_N_K, np.reshape(action_masks, (self.n_envs, -1)), "action mask")
+        return masks_N_K
+
     def add(self, *args: Any, action_masks: NDArray[Any] | None = None, **kwargs: Any) -> None:
         """Store a step as `RolloutBuffer.add` does, with its masks, shape (N, K)."""
         self._check_room()
         if action_masks is not None:
-            masks_N_K = self.action_masks[self.pos]
-            store(masks_N_K, np.reshape(action_masks, (self.n_envs, -1)), "action mask")
+            self.admit(action_masks)
         super().add(*args, **kwargs)
 
 

@@ -31,6 +31,8 @@ from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch.optim import Optimizer
 
+from ..errors import UserError
+from .admissible import asker, choose
 from .buffers import DictRolloutBuffer, RolloutBuffer
 from .compiled.callbacks import count_steps, watches_steps
 from .compiled.learner import Learner
@@ -39,6 +41,7 @@ from .compiled.structure import NotCompiled
 from .compiled.transitions import check, inputs_of, pack
 from .compiled.update import CLIPPED, ENTROPY, KL, LOSS, POLICY, VALUE, Settings
 from .kernel_vec_env import KernelVecEnv
+from .masked_buffers import MaskableRolloutBuffer
 from .torch_learner import TorchLearner
 
 
@@ -49,6 +52,10 @@ class PPO(ppo.PPO):
     `MultiDiscrete` or `Box` actions act and learn with Adam in compiled code. All other policies
     run in torch, and a warning says once why; only rollout buffers that make minibatches in a
     way of their own are left to SB3's update.
+
+    With `rollout_buffer_class=MaskableRolloutBuffer` (`palaestra.train.masked_buffers`), actions
+    are drawn from those that the environments' method `action_masks` admits, and learned of as
+    sb3-contrib's MaskablePPO learns; `predict` takes masks, too. Policies that run in torch do not.
 
     `device="auto"` means the CPU for `MlpPolicy`, where SB3 would take a GPU if there is one.
 
@@ -94,6 +101,10 @@ class PPO(ppo.PPO):
         Policies with `continuous_batching` play as `palaestra.train.continuous` says.
         """
         learner = self._compiled()
+        admissible = None
+        if isinstance(rollout_buffer, MaskableRolloutBuffer):
+            self._require_compiled(learner)
+            admissible = asker(env, rollout_buffer)
         if learner is None:
             if getattr(self.policy, "continuous_batching", False):
                 from .continuous import collect_continuously  # which loads transformers
@@ -112,7 +123,7 @@ class PPO(ppo.PPO):
             and not watches_steps(callback)
         ):
             return self._play(learner, env, callback, rollout_buffer)
-        with learner.acting():
+        with learner.acting(admissible):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def train(self) -> None:
@@ -124,6 +135,8 @@ class PPO(ppo.PPO):
             self._say(f"PPO's update runs stable-baselines3's code, not compiled code: {reason}")
             return super().train()
         learner = self._compiled()
+        if isinstance(buffer, MaskableRolloutBuffer):
+            self._require_compiled(learner)
         (learner or policy).set_training_mode(True)
         self._update_learning_rate(policy.optimizer)
         settings, transitions, found = self._settings(), None, None
@@ -143,6 +156,27 @@ class PPO(ppo.PPO):
             print(f"Early stopping at step {len(epochs) - 1} due to reaching max kl: {kl:.2f}")
         explained = explained_variance(transitions.old_values_M, transitions.returns_M)
         self._log(epochs, float(explained), settings)
+
+    def predict(
+        self,
+        observation: Any,
+        state: tuple[NDArray[Any], ...] | None = None,
+        episode_start: NDArray[Any] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[Any], tuple[NDArray[Any], ...] | None]:
+        """Return actions, as SB3 does; with `action_masks`, shape (N, K), admissible ones."""
+        if action_masks is None:
+            return super().predict(observation, state, episode_start, deterministic)
+        return choose(self.policy, observation, action_masks, deterministic), state
+
+    def _require_compiled(self, learner: Learner | None) -> None:
+        """See that masks are heeded, which torch's policies know nothing of."""
+        if learner is None:
+            raise UserError(
+                "actions are masked where a policy runs compiled, and this one does not, as a "
+                "warning has said: use an MlpPolicy, or MaskablePPO of sb3-contrib with the buffer"
+            )
 
     @property
     def _entropy_is(self) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .network import Floats, Network, fast
 
-_NEVER = np.float32(-1e8)
+NEVER = np.float32(-1e8)
 """Logit of an action that is masked, as in sb3-contrib."""
 _HALF_LOG_2_PI = np.float32(0.5 * math.log(2 * math.pi))
 _ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
@@ -81,7 +81,7 @@ def weigh(
         log_probs_C: Written.
     """
     log_probs_C[:] = _ZERO
-    _mask(outputs_C_K, masks_M_K, rows_C)
+    mask(outputs_C_K, masks_M_K, rows_C)
     first, entropies = 0, 0.0
     for a in range(actions_M_A.shape[1]):
         if network.log_std >= 0:
@@ -179,11 +179,12 @@ def _entropy(log_probs_C_K: Floats, c: int, first: int, past: int) -> Any:
 
 
 @fast
-def _mask(logits_C_K: Floats, masks_M_K: Floats, rows_C: NDArray[np.int64]) -> None:
+def mask(logits_C_K: Floats, masks_M_K: Floats, rows_C: NDArray[np.int64]) -> None:
+    """Make choices impossible that are not admissible; the arguments are as in `weigh`."""
     for k in range(masks_M_K.shape[1]):
         for c in range(len(rows_C)):
             if masks_M_K[rows_C[c], k] == _ZERO:
-                logits_C_K[c, k] = _NEVER
+                logits_C_K[c, k] = NEVER
 
 
 @fast

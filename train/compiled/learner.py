@@ -17,7 +17,7 @@ from .network import Floats
 from .parameters import SharedParameters
 from .rollout import Now, Record, World, act, by_address, collect, evaluate, turn_all, work_size
 from .structure import has_hooks, listens, modules_of, read, replaced, watched
-from .transitions import inputs_of, order_of
+from .transitions import NO_MASKS, inputs_of, order_of
 from .update import DONE, NOT_FINITE, Settings, Transitions, allocate, run_epochs
 
 
@@ -38,6 +38,7 @@ class Learner:
         self._optimizer = policy.optimizer
         self._parts = self._read_parts()
         self._still_fits: bool | None = None
+        self._admissible: Callable[[], Floats] | None = None
 
     def fits(self, policy: ActorCriticPolicy) -> bool:
         """Whether a policy is still the one that was read; its tensors may be others."""
@@ -55,8 +56,13 @@ class Learner:
             vars(module)["training"] = mode
 
     @contextmanager
-    def acting(self) -> Iterator[None]:
-        """Let the policy act compiled, where no gradient is asked for."""
+    def acting(self, admissible: Callable[[], Floats] | None = None) -> Iterator[None]:
+        """Let the policy act compiled, where no gradient is asked for.
+
+        Args:
+            admissible: Says at each step which choices are, shape (N, K); None if all are.
+        """
+        self._admissible = admissible
         policy, held = self.policy, vars(self.policy)
         does = {"forward": self._act, "predict_values": self._evaluate}
         self._still_fits = None
@@ -65,6 +71,7 @@ class Learner:
         try:
             yield
         finally:
+            self._admissible = None
             for name in does:
                 held.pop(name, None)
             held |= before
@@ -140,8 +147,9 @@ class Learner:
         draws_N_A = self._draw(1, count)[0]
         actions_N_A = np.empty(draws_N_A.shape, np.float32)
         values_N, log_probs_N = np.empty((2, count), np.float32)
+        masks_N_K = self._admissible() if self._admissible else NO_MASKS
         act(
-            self.network, values, turn_all(self.network, values), inputs_N_D, draws_N_A,
+            self.network, values, turn_all(self.network, values), inputs_N_D, masks_N_K, draws_N_A,
             self._work(count), actions_N_A, values_N, log_probs_N,
         )  # fmt: skip
         if not np.isfinite(values_N + log_probs_N).all():

@@ -8,7 +8,7 @@ from numba import njit, typeof, types
 from numpy.typing import NDArray
 
 from ...envs.kernel import STEP
-from .distributions import sample
+from .distributions import mask, sample
 from .network import Floats, Network, fast, forward, memory, turn
 
 Doubles = NDArray[np.float64]
@@ -21,6 +21,7 @@ def act(
     parameters: Floats,
     turned: Floats,
     observations_N_D: Floats,
+    masks_N_K: Floats,
     draws_N_A: Floats,
     work: Floats,
     actions_N_A: Floats,
@@ -34,6 +35,7 @@ def act(
         parameters: Its parameters.
         turned: What `turn_all` returns of them.
         observations_N_D: What it sees.
+        masks_N_K: 0 where a choice is not admissible; empty if all are.
         draws_N_A: Random numbers; see `distributions.sample`.
         work: Of the size that `work_size` says.
         actions_N_A: Written, whole numbers for choices.
@@ -42,6 +44,8 @@ def act(
     """
     evaluate(network, parameters, turned, observations_N_D, work, values_N)
     outputs_N_K = forward(observations_N_D, parameters, turned, network.actor_L_5, work)
+    if masks_N_K.size > 0:
+        mask(outputs_N_K, masks_N_K, np.arange(len(outputs_N_K)))
     sample(network, parameters, outputs_N_K, draws_N_A, actions_N_A, log_probs_N)
 
 
@@ -187,13 +191,13 @@ def collect(  # type: ignore[no-untyped-def]
     played_N_A, final_N_D = np.empty((count, size), np.float32), np.empty_like(now.observations_N_D)
     rewards_N, last_1 = np.empty(count), np.empty(1, np.float32)
     terminated_N, truncated_N = np.empty(count, np.bool_), np.empty(count, np.bool_)
-    ended = 0
+    ended, no_masks = 0, np.empty((0, 0), np.float32)
     for t in range(horizon):
         record.observations_T_N_D[t] = now.observations_N_D
         record.starts_T_N[t] = now.starts_N
         actions_N_A = record.actions_T_N_A[t]
         act(
-            network, parameters, turned, now.observations_N_D, draws_T_N_A[t], work,
+            network, parameters, turned, now.observations_N_D, no_masks, draws_T_N_A[t], work,
             actions_N_A, record.values_T_N[t], record.log_probs_T_N[t],
         )  # fmt: skip
         for n in range(count):

@@ -64,6 +64,8 @@ def replaced(module: nn.Module) -> list[str]:
     What stands in for one and says so (`stands_in`), or is the method itself, is none.
     """
     held = vars(module)
+    if held.keys().isdisjoint(_METHODS):
+        return []
     return [
         name
         for name in held.keys() & _METHODS
