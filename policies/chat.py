@@ -71,9 +71,10 @@ class Chat:
             {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}
         ]  # fmt: skip
         try:
-            _, _, behind = self.render(dialogue, prompt=False).rpartition(_SAID)
+            _, found, behind = self.render(dialogue, prompt=False).rpartition(_SAID)
         except UserError:  # a template of its own kind, which may take what it is then given
-            behind = ""
+            found = behind = ""
+        behind = behind if found else ""
         ends = [token for token in self.tokenize(behind) if token in special]
         end: int | None = ends[0] if ends else self.tokenizer.eos_token_id
         if end is None:

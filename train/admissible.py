@@ -11,11 +11,15 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from ..errors import UserError
 from .compiled.distributions import NEVER
+from .compiled.transitions import NO_MASKS
 from .masked_buffers import MaskableRolloutBuffer
 
 
-def asker(env: VecEnv, buffer: MaskableRolloutBuffer) -> Callable[[], NDArray[np.float32]]:
+def asker(env: VecEnv, buffer: MaskableRolloutBuffer) -> Callable[[int], NDArray[np.float32]]:
     """Return what asks environments for their masks, and notes them in a buffer.
+
+    It is told for how many observations, and returns nothing for any other number than there are
+    environments: then it is not they that are looked at.
 
     Each environment has a method `action_masks`, as sb3-contrib wants it, that returns K numbers
     or flags: one for each choice of a `Discrete`, those of a `MultiDiscrete` one after the other.
@@ -29,7 +33,9 @@ def asker(env: VecEnv, buffer: MaskableRolloutBuffer) -> Callable[[], NDArray[np
             "them one, or another rollout_buffer_class"
         )
 
-    def ask() -> NDArray[np.float32]:
+    def ask(count: int) -> NDArray[np.float32]:
+        if count != env.num_envs:
+            return NO_MASKS
         masks_N_K = buffer.admit(np.stack(env.env_method("action_masks")))
         for n in np.flatnonzero(~masks_N_K.any(axis=1)):
             raise UserError(f"the mask of environment {n} admits no action: one at least must be")

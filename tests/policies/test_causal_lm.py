@@ -343,8 +343,12 @@ def test_a_message_ends_where_the_template_ends_it(tiny_folder: Path, tmp_path: 
     assert chat.tokenizer.decode([chat.end]) == other != chat.tokenizer.eos_token
 
 
-def test_or_else_where_texts_end(tiny_folder: Path, tmp_path: Path) -> None:
-    chat = CausalLM(with_tokenizer(tiny_folder, tmp_path, SPOKEN)).chat
+@pytest.mark.parametrize("template", [SPOKEN, SPOKEN.replace("m.content", "m.content | upper")])
+def test_or_else_where_texts_end(tiny_folder: Path, tmp_path: Path, template: str) -> None:
+    usual = CausalLM(str(tiny_folder)).chat.tokenizer
+    ends = [usual.decode([i]) for i in usual.all_special_ids]
+    other = next(text for text in ends if text != usual.eos_token)
+    chat = CausalLM(with_tokenizer(tiny_folder, tmp_path, other + template)).chat
     assert chat.end == chat.tokenizer.eos_token_id
 
 

@@ -142,6 +142,22 @@ def test_it_learns_which_of_them_is_best() -> None:
     assert (actions == best).mean() > 0.95
 
 
+def test_who_looks_at_something_else_in_a_rollout_is_told_of_all_actions() -> None:
+    class Looks(Masks):
+        def _on_step(self) -> bool:
+            policy = self.model.policy
+            for count in (1, 3 * N):
+                with torch.no_grad():
+                    actions = policy(torch.rand(count, 5))[0]
+                assert actions.shape == (count,)
+            return super()._on_step()
+
+    model, looks = made("discrete"), Looks()
+    model.learn(32 * N, looks)
+    buffer: Any = model.rollout_buffer
+    np.testing.assert_array_equal(buffer.action_masks, np.stack(looks.seen[:-1]))
+
+
 def test_environments_without_masks_are_named() -> None:
     model = PPO("MlpPolicy", "CartPole-v1", rollout_buffer_class=MaskableRolloutBuffer, **SMALL)
     with pytest.raises(UserError, match="action_masks"):

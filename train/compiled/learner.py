@@ -38,7 +38,7 @@ class Learner:
         self._optimizer = policy.optimizer
         self._parts = self._read_parts()
         self._still_fits: bool | None = None
-        self._admissible: Callable[[], Floats] | None = None
+        self._admissible: Callable[[int], Floats] | None = None
 
     def fits(self, policy: ActorCriticPolicy) -> bool:
         """Whether a policy is still the one that was read; its tensors may be others."""
@@ -56,11 +56,12 @@ class Learner:
             vars(module)["training"] = mode
 
     @contextmanager
-    def acting(self, admissible: Callable[[], Floats] | None = None) -> Iterator[None]:
+    def acting(self, admissible: Callable[[int], Floats] | None = None) -> Iterator[None]:
         """Let the policy act compiled, where no gradient is asked for.
 
         Args:
-            admissible: Says at each step which choices are, shape (N, K); None if all are.
+            admissible: Says of so many observations which choices are, shape (N, K); None if all
+                are.
         """
         self._admissible = admissible
         policy, held = self.policy, vars(self.policy)
@@ -147,7 +148,7 @@ class Learner:
         draws_N_A = self._draw(1, count)[0]
         actions_N_A = np.empty(draws_N_A.shape, np.float32)
         values_N, log_probs_N = np.empty((2, count), np.float32)
-        masks_N_K = self._admissible() if self._admissible else NO_MASKS
+        masks_N_K = self._admissible(count) if self._admissible else NO_MASKS
         act(
             self.network, values, turn_all(self.network, values), inputs_N_D, masks_N_K, draws_N_A,
             self._work(count), actions_N_A, values_N, log_probs_N,
