@@ -11,37 +11,57 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from ..errors import UserError
 from .compiled.distributions import NEVER
+from .compiled.structure import choices_of
 from .compiled.transitions import NO_MASKS
 from .masked_buffers import MaskableRolloutBuffer
 
 
-def asker(env: VecEnv, buffer: MaskableRolloutBuffer) -> Callable[[int], NDArray[np.float32]]:
+def asker(
+    env: VecEnv, buffer: MaskableRolloutBuffer, last: Callable[[], Any]
+) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
     """Return what asks environments for their masks, and notes them in a buffer.
-
-    It is told for how many observations, and returns nothing for any other number than there are
-    environments: then it is not they that are looked at.
 
     Each environment has a method `action_masks`, as sb3-contrib wants it, that returns K numbers
     or flags: one for each choice of a `Discrete`, those of a `MultiDiscrete` one after the other.
 
+    What is returned takes observations, and knows masks of the last ones alone: of others, which a
+    callback may ask about, all actions are admissible.
+
+    Args:
+        env: The environments.
+        buffer: Of their rollout.
+        last: Returns their last observations, for which a step is to be stored next.
+
     Raises:
-        UserError: they have none; or, when they are asked, a mask admits no action.
+        UserError: they have no masks; or, when they are asked, one admits no action.
     """
     if not env.has_attr("action_masks"):
         raise UserError(
             f"a {type(buffer).__name__} needs environments with a method `action_masks`: give "
             "them one, or another rollout_buffer_class"
         )
+    noted = -1
 
-    def ask(count: int) -> NDArray[np.float32]:
-        if count != env.num_envs:
+    def ask(observations: NDArray[Any]) -> NDArray[np.float32]:
+        nonlocal noted
+        if not np.array_equal(observations, last()):
             return NO_MASKS
-        masks_N_K = buffer.admit(np.stack(env.env_method("action_masks")))
-        for n in np.flatnonzero(~masks_N_K.any(axis=1)):
-            raise UserError(f"the mask of environment {n} admits no action: one at least must be")
-        return masks_N_K
+        if noted != buffer.pos:  # and not once more when the environments have been stepped
+            masks_N_K = buffer.admit(np.stack(env.env_method("action_masks")))
+            _check(masks_N_K != 0, choices_of(env.action_space))
+            noted = buffer.pos
+        known_N_K: NDArray[np.float32] = buffer.action_masks[noted]
+        return known_N_K
 
     return ask
+
+
+def _check(masks_N_K: NDArray[np.bool_], choices_A: NDArray[np.int64]) -> None:
+    starts_A = np.cumsum(choices_A) - choices_A
+    some_N_A = np.logical_or.reduceat(masks_N_K, starts_A, axis=1)
+    for n, a in np.argwhere(~some_N_A):
+        part = f" in part {a}" if len(choices_A) > 1 else ""
+        raise UserError(f"the mask of environment {n} admits no action{part}: one at least must be")
 
 
 @torch.no_grad()
@@ -57,7 +77,8 @@ def choose(
         deterministic: Whether the likeliest are chosen, and not drawn.
 
     Raises:
-        UserError: the policy has no list of actions, or the masks have another shape.
+        UserError: the policy has no list of actions, the masks have another shape, or one admits
+            no action.
     """
     policy.set_training_mode(False)
     tensor, is_batch = policy.obs_to_tensor(observation)
@@ -69,7 +90,9 @@ def choose(
     masks = np.asarray(action_masks)
     if masks.size != logits_N_K.numel():
         raise UserError(f"the masks have shape {masks.shape}, not {tuple(logits_N_K.shape)}")
-    masks_N_K = torch.as_tensor(masks.reshape(logits_N_K.shape) != 0, device=logits_N_K.device)
+    admitted_N_K = masks.reshape(logits_N_K.shape) != 0
+    _check(admitted_N_K, choices_of(policy.action_space))
+    masks_N_K = torch.as_tensor(admitted_N_K, device=logits_N_K.device)
     logits_N_K = logits_N_K.masked_fill(~masks_N_K, float(NEVER))
     chosen = []
     for logits in torch.split(logits_N_K, [part.logits.shape[1] for part in parts], 1):

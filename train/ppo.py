@@ -38,7 +38,7 @@ from .compiled.callbacks import count_steps, watches_steps
 from .compiled.learner import Learner
 from .compiled.rollout import Now, Record, World
 from .compiled.structure import NotCompiled
-from .compiled.transitions import check, inputs_of, pack
+from .compiled.transitions import check, check_choices, inputs_of, pack
 from .compiled.update import CLIPPED, ENTROPY, KL, LOSS, POLICY, VALUE, Settings
 from .kernel_vec_env import KernelVecEnv
 from .masked_buffers import MaskableRolloutBuffer
@@ -104,7 +104,7 @@ class PPO(ppo.PPO):
         admissible = None
         if isinstance(rollout_buffer, MaskableRolloutBuffer):
             self._require_compiled(learner)
-            admissible = asker(env, rollout_buffer)
+            admissible = asker(env, rollout_buffer, lambda: self._last_obs)
         if learner is None:
             if getattr(self.policy, "continuous_batching", False):
                 from .continuous import collect_continuously  # which loads transformers
@@ -142,6 +142,7 @@ class PPO(ppo.PPO):
         settings, transitions, found = self._settings(), None, None
         if learner:
             transitions = pack(buffer, lambda seen: inputs_of(seen, policy))
+            check_choices(buffer, transitions)
             try:
                 found = learner.update(buffer, transitions, settings, self.n_epochs)
             except NotCompiled as reason:
@@ -260,10 +261,12 @@ class PPO(ppo.PPO):
         learner.set_training_mode(False)
         rollout_buffer.reset()
         callback.on_rollout_start()
-        if not learner.fits(self.policy):  # any more
-            begun: Any = _Begun(callback)
-            return self.collect_rollouts(env, begun, rollout_buffer, rollout_buffer.buffer_size)
         n_steps = rollout_buffer.buffer_size
+        changed = self._compiled()  # by the callback, perhaps
+        if changed is None:
+            begun: Any = _Begun(callback)
+            return super().collect_rollouts(env, begun, rollout_buffer, n_steps)
+        learner = changed
         window = self.ep_info_buffer.maxlen or n_steps * env.num_envs
         record, world = _record(rollout_buffer, window), _world(env)
         now = Now(

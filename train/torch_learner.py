@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from ..errors import UserError
 from .compiled.network import Network
 from .compiled.structure import DISTRIBUTIONS, choices_of
-from .compiled.transitions import order_of, pack
+from .compiled.transitions import check_choices, order_of, pack
 from .compiled.update import KL, LOSS, Settings, differentiate_outputs
 
 _CHUNK = 256
@@ -60,6 +60,8 @@ class TorchLearner:
         self._is_standard = _is_own(policy, "evaluate_actions")
         self._network = _distribution_of(policy) if self._on_cpu and self._is_standard else None
         self.transitions = pack(buffer, lambda observations: observations)
+        if self._network is not None:
+            check_choices(buffer, self.transitions)
         self._columns = [self._on_device(column) for column in self.transitions[1:]]
         self._arrays = self.transitions._replace(observations_M_D=_NO_INPUTS)
         self._observations = self._on_device(self.transitions.observations_M_D)

@@ -12,7 +12,7 @@ from .as_text import AsText
 from .crossing import as_lines, write
 from .moves import is_text
 
-_TURN_BYTES, _LEAST_BYTES = 2048, 4096
+_TURN_BYTES, _LEAST_BYTES, _MOST_TURNS = 2048, 4096, 64
 
 
 class AsDialogue(gymnasium.Wrapper[NDArray[np.uint8], str, Any, Any], RecordConstructorArgs):
@@ -26,15 +26,16 @@ class AsDialogue(gymnasium.Wrapper[NDArray[np.uint8], str, Any, Any], RecordCons
     Args:
         env: The environment.
         dialogue_bytes: Room for the dialogue. By default 2,048 for each message that the agent
-            may send and what is said to it, 4,096 at least, and so much where messages are not
-            counted.
+            may send and what is said to it, from 4,096 to 131,072, and 4,096 where messages are
+            not counted.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], dialogue_bytes: int | None = None) -> None:
         RecordConstructorArgs.__init__(self, dialogue_bytes=dialogue_bytes)
         gymnasium.Wrapper.__init__(self, env if is_text(env) else AsText(env))
-        turns = self.get_wrapper_attr("max_turns") if self.has_wrapper_attr("max_turns") else 0
-        self._dialogue_bytes = dialogue_bytes or max(_TURN_BYTES * turns, _LEAST_BYTES)
+        turns = self.get_wrapper_attr("max_turns") if self.has_wrapper_attr("max_turns") else None
+        usual = _TURN_BYTES * min(turns, _MOST_TURNS) if isinstance(turns, int) else 0
+        self._dialogue_bytes = dialogue_bytes or max(usual, _LEAST_BYTES)
         self.observation_space = spaces.Box(0, 255, (self._dialogue_bytes,), np.uint8)
 
     def reset(

@@ -146,10 +146,12 @@ def test_who_looks_at_something_else_in_a_rollout_is_told_of_all_actions() -> No
     class Looks(Masks):
         def _on_step(self) -> bool:
             policy = self.model.policy
-            for count in (1, 3 * N):
+            for count in (1, N, 3 * N):
                 with torch.no_grad():
                     actions = policy(torch.rand(count, 5))[0]
                 assert actions.shape == (count,)
+            with torch.no_grad():
+                policy(torch.as_tensor(self.locals["new_obs"]))
             return super()._on_step()
 
     model, looks = made("discrete"), Looks()
@@ -169,6 +171,39 @@ def test_a_mask_that_admits_nothing_is_named() -> None:
     model = PPO("MlpPolicy", envs, rollout_buffer_class=MaskableRolloutBuffer, **SMALL)
     with pytest.raises(UserError, match="environment 1 admits no action"):
         model.learn(64)
+
+
+def test_a_part_of_an_action_that_has_no_choice_is_named() -> None:
+    model = made("multi")
+    mask = np.array([1, 1, 0, 0, 0, 0, 1, 0, 1])
+    with pytest.raises(UserError, match="no action in part 1"):
+        model.predict(np.zeros(9, np.float32), action_masks=mask)
+
+
+def test_a_rollout_within_a_rollout_leaves_the_masks_of_the_outer_one() -> None:
+    class Nested(Masks):
+        def _on_step(self) -> bool:
+            if self.n_calls == 3:
+                with self.model._learner.acting():  # type: ignore[attr-defined]
+                    pass
+            return super()._on_step()
+
+    model, nested = made("discrete"), Nested()
+    model.learn(32 * N, nested)  # whose environments take no other actions
+    buffer: Any = model.rollout_buffer
+    np.testing.assert_array_equal(buffer.action_masks, np.stack(nested.seen[:-1]))
+
+
+def test_who_stops_a_policy_from_being_masked_is_told() -> None:
+    class Hooks(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_start(self) -> None:
+            self.model.policy.action_net.register_forward_hook(lambda *_: None)
+
+    with pytest.raises(UserError, match="cannot be masked"):
+        made("discrete").learn(32 * N, Hooks())
 
 
 @pytest.mark.filterwarnings("ignore:PPO")

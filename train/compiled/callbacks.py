@@ -3,7 +3,8 @@
 import dis
 import itertools
 from collections.abc import Iterator
-from types import FunctionType
+from types import CodeType, FunctionType
+from typing import Any
 
 from stable_baselines3.common.callbacks import (
     BaseCallback,
@@ -61,11 +62,30 @@ _UPDATE_CHILDREN = tuple(
 
 
 def _names_locals(kind: type[BaseCallback]) -> bool:
-    """Tell whether a callback may read what only steps say, now or when they are over."""
+    """Tell whether a method of a callback may read what only steps say, when they are over."""
     own = itertools.takewhile(lambda base: base is not BaseCallback, kind.__mro__)
-    held = [one for base in own if base is not CallbackList for one in vars(base).values()]
-    codes = [getattr(one, "__code__", None) for one in held]
-    return any("locals" in code.co_names for code in codes if code is not None)
+    held = [
+        part
+        for base in own
+        if base not in (CallbackList, EventCallback)
+        for name, part in vars(base).items()
+        if name not in _BEFORE
+    ]
+    codes = [code for part in held if isinstance(code := _code(part), CodeType)]
+    for code in codes:  # which grows: a comprehension has a code of its own
+        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    return any("locals" in code.co_names for code in codes)
+
+
+def _code(part: Any) -> Any:
+    """Return the code of a function, or of what is around one."""
+    for inner in ("fget", "__func__", "__wrapped__"):
+        part = getattr(part, inner, None) or part
+    return getattr(part, "__code__", None)
+
+
+_BEFORE = ("_init_callback", "_on_training_start")
+"""Methods that are called before the first step."""
 
 
 def _returns_true(function: object) -> bool:

@@ -38,7 +38,7 @@ class Learner:
         self._optimizer = policy.optimizer
         self._parts = self._read_parts()
         self._still_fits: bool | None = None
-        self._admissible: Callable[[int], Floats] | None = None
+        self._admissible: Callable[[NDArray[Any]], Floats] | None = None
 
     def fits(self, policy: ActorCriticPolicy) -> bool:
         """Whether a policy is still the one that was read; its tensors may be others."""
@@ -56,23 +56,22 @@ class Learner:
             vars(module)["training"] = mode
 
     @contextmanager
-    def acting(self, admissible: Callable[[int], Floats] | None = None) -> Iterator[None]:
+    def acting(self, admissible: Callable[[NDArray[Any]], Floats] | None = None) -> Iterator[None]:
         """Let the policy act compiled, where no gradient is asked for.
 
         Args:
-            admissible: Says of so many observations which choices are, shape (N, K); None if all
-                are.
+            admissible: Says of observations which choices are, shape (N, K); None if all are.
         """
-        self._admissible = admissible
+        outer, self._admissible = self._admissible, admissible  # of a rollout around this one
         policy, held = self.policy, vars(self.policy)
         does = {"forward": self._act, "predict_values": self._evaluate}
         self._still_fits = None
-        before = {name: held[name] for name in does if name in held}  # in a rollout in a rollout
+        before = {name: held[name] for name in does if name in held}
         held |= {name: _Stand(policy, name, what) for name, what in does.items()}
         try:
             yield
         finally:
-            self._admissible = None
+            self._admissible, self._still_fits = outer, None
             for name in does:
                 held.pop(name, None)
             held |= before
@@ -142,13 +141,18 @@ class Learner:
 
     def _act(self, obs: torch.Tensor, deterministic: bool = False) -> Any:
         if deterministic or not self._acts():
+            if self._admissible and not deterministic and not torch.is_grad_enabled():
+                raise UserError(
+                    "somebody has changed the policy in a rollout so that it cannot act compiled, "
+                    "and its actions cannot be masked: change it between two trainings"
+                )
             return type(self.policy).forward(self.policy, obs, deterministic)
         inputs_N_D = inputs_of(obs.numpy(), self.policy)
         count, values = len(inputs_N_D), self._shared.values
         draws_N_A = self._draw(1, count)[0]
         actions_N_A = np.empty(draws_N_A.shape, np.float32)
         values_N, log_probs_N = np.empty((2, count), np.float32)
-        masks_N_K = self._admissible(count) if self._admissible else NO_MASKS
+        masks_N_K = self._admissible(obs.numpy()) if self._admissible else NO_MASKS
         act(
             self.network, values, turn_all(self.network, values), inputs_N_D, masks_N_K, draws_N_A,
             self._work(count), actions_N_A, values_N, log_probs_N,

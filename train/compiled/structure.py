@@ -70,7 +70,7 @@ def replaced(module: nn.Module) -> list[str]:
         name
         for name in held.keys() & _METHODS
         if not getattr(held[name], "stands_in", False)
-        and getattr(held[name], "__func__", None) is not getattr(type(module), name, held)
+        and getattr(held[name], "__func__", held) is not getattr(type(module), name, None)
     ]
 
 

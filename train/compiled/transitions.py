@@ -71,8 +71,6 @@ def pack(buffer: buffers.RolloutBuffer, read: Callable[[Any], Any]) -> Transitio
             parts[name] = getattr(buffer, name)
     for name, array in parts.items():
         check_finite(name.removesuffix("s").replace("_", "-"), array, valid)
-    if not flat:
-        _check_choices(buffer, valid)
     rows = slice(None) if valid.all() else valid.T.ravel()
 
     def take(array: NDArray[Any]) -> NDArray[Any]:
@@ -91,19 +89,28 @@ def pack(buffer: buffers.RolloutBuffer, read: Callable[[Any], Any]) -> Transitio
     )
 
 
-def _check_choices(buffer: buffers.RolloutBuffer, valid_T_N: NDArray[np.bool_]) -> None:
-    """See whether actions are choices that there are: kernels look at no bounds."""
+def check_choices(buffer: buffers.RolloutBuffer, transitions: Transitions) -> None:
+    """See whether actions are choices that there are: kernels look at no bounds.
+
+    Args:
+        buffer: What the transitions were packed from.
+        transitions: All that are valid.
+
+    Raises:
+        UserError: naming the first action that there is not.
+    """
     choices_A = choices_of(buffer.action_space)
     if not len(choices_A):
         return
-    actions_T_N_A = buffer.actions.reshape(*valid_T_N.shape, -1)
-    known_T_N_A = (actions_T_N_A >= 0) & (actions_T_N_A < choices_A)
-    known_T_N_A &= actions_T_N_A == np.trunc(actions_T_N_A)
-    wrong_T_N = valid_T_N & ~known_T_N_A.all(axis=2)
-    for t, n in np.argwhere(wrong_T_N):
+    actions_M_A = transitions.actions_M_A
+    known_M_A = (actions_M_A >= 0) & (actions_M_A < choices_A)
+    known_M_A &= actions_M_A == np.trunc(actions_M_A)
+    for m in np.flatnonzero(~known_M_A.all(axis=1)):
+        valid = None if buffer.generator_ready else getattr(buffer, "valid_T_N", None)
+        n, t = divmod(int(m if valid is None else np.flatnonzero(valid.T)[m]), buffer.buffer_size)
         raise UserError(
-            f"the action of environment {n} at step {t} of the rollout is "
-            f"{actions_T_N_A[t, n]}, which is not in {buffer.action_space}"
+            f"the action of environment {n} at step {t} of the rollout is {actions_M_A[m]}, which "
+            f"is not in {buffer.action_space}"
         )
 
 

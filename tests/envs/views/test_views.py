@@ -83,6 +83,16 @@ def test_room_for_a_dialogue_is_what_was_asked_for() -> None:
     assert env.reset(seed=0)[0].shape == env.observation_space.shape == (500,)
 
 
+@pytest.mark.parametrize("turns", [None, np.inf, 10.0, 10**6], ids=str)
+def test_room_is_bounded_whatever_an_environment_says(
+    turns: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = make(CALCULATOR)
+    monkeypatch.setattr(env.unwrapped, "max_turns", turns)
+    (room,) = AsDialogue(env).observation_space.shape or ()
+    assert room == (131_072 if turns == 10**6 else 4096)
+
+
 def test_accents_cross_as_bytes() -> None:
     env = AsChoices(make(CAPITALS))
     seen = ""

@@ -13,9 +13,12 @@ import stable_baselines3
 import torch
 from gymnasium import spaces
 from palaestra.errors import UserError
+from palaestra.train.buffers import RolloutBuffer
+from palaestra.train.compiled.callbacks import watches_steps
 from palaestra.train.kernel_vec_env import KernelVecEnv
 from palaestra.train.ppo import PPO
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common import buffers
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
 from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -313,6 +316,52 @@ def test_what_it_makes_of_it_between_two_steps_acts_at_the_next(change: Any) -> 
     assert (callback.chosen == 1).all()
 
 
+def decay(model: Any) -> None:
+    model.policy.optimizer.param_groups[0]["weight_decay"] = 1e-4
+
+
+def another_critic(model: Any) -> None:
+    model.policy.value_net = torch.nn.Linear(64, 1)
+    model.policy.optimizer = torch.optim.Adam(model.policy.parameters(), lr=1e-3, eps=1e-5)
+
+
+@pytest.mark.parametrize("change", [decay, another_critic])
+def test_what_still_compiles_after_a_rollout_has_begun_is_played(change: Any) -> None:
+    class Change(BaseCallback):
+        def _on_rollout_start(self) -> None:
+            change(self.model)
+
+        def _on_step(self) -> bool:
+            return True
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model = PPO("MlpPolicy", kernels(), **SMALL).learn(256, Change())
+    assert model.num_timesteps == 256
+
+
+def test_a_policy_that_torch_compiles_runs_in_torch() -> None:
+    model = PPO("MlpPolicy", kernels(), **SMALL)
+    model.policy.compile(backend="eager")
+    torch_is_told(model, "replaced")
+
+
+def test_an_action_is_looked_at_though_minibatches_were_read_before() -> None:
+    class Spoil(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            buffer: Any = self.model.rollout_buffer  # type: ignore[attr-defined]
+            buffer.actions[3, 1] = 7
+            next(buffer.get(16))
+
+    for kind in (RolloutBuffer, buffers.RolloutBuffer):
+        model = PPO("MlpPolicy", kernels(), rollout_buffer_class=kind, **SMALL)
+        with pytest.raises(UserError, match="environment 1 at step 3"):
+            model.learn(256, Spoil())
+
+
 def test_a_rollout_within_a_rollout_leaves_the_outer_one_as_it_was() -> None:
     class Nested(BaseCallback):
         def _on_step(self) -> bool:
@@ -346,7 +395,31 @@ class Indirect(BaseCallback):
         self.looked = len(self.locals["infos"])
 
 
-def test_a_callback_may_read_by_a_helper_what_steps_say() -> None:
-    callback = Indirect()
+class ByProperty(Indirect):
+    @property
+    def _infos(self) -> Any:
+        return next(self.locals[name] for name in ("infos",))
+
+    def _look(self) -> None:
+        self.looked = len(self._infos)
+
+
+def test_who_reads_what_a_training_begins_with_keeps_rollouts_in_one_call() -> None:
+    class Begins(BaseCallback):
+        def _on_training_start(self) -> None:
+            self.total = self.locals["total_timesteps"]
+
+        def _on_step(self) -> bool:
+            return True
+
+    assert not watches_steps(Begins())
+    assert not watches_steps(EventCallback())
+    assert watches_steps(Indirect())
+    assert watches_steps(CallbackList([Begins(), ByProperty()]))
+
+
+@pytest.mark.parametrize("kind", [Indirect, ByProperty])
+def test_a_callback_may_read_by_a_helper_what_steps_say(kind: Any) -> None:
+    callback = kind()
     PPO("MlpPolicy", kernels(), **SMALL).learn(256, callback)
     assert (callback.began, callback.looked, callback.ended) == (True, 4, 4)
