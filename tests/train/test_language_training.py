@@ -1,6 +1,5 @@
 """Language models trained by recipes: from scratch, by PPO and in groups, killed and resumed."""
 
-import dataclasses
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from palaestra.agents import Seat
+from palaestra.agents.language_ppo import LanguagePPOAgent
 from palaestra.agents.ppo import policy_hash
 from palaestra.errors import UserError
 from palaestra.policies import imitation
@@ -276,14 +277,19 @@ def test_a_run_that_was_killed_in_its_warm_start_is_resumed(
 
 def test_what_decides_what_is_written_is_part_of_the_fingerprint(tmp_path: Path) -> None:
     base = warm_up(ENV, recipe(), 0, tmp_path / "base")
-    prints = set()
-    for i, changes in enumerate(({}, {"shots": 2}, {"temperature": 0.5}, {"max_new_tokens": 9})):
-        made = recipe(**({"model": base, "warmup": "none", "total_steps": 32} | changes))
-        # No step is taken: the weights are the same.
-        made = dataclasses.replace(made, learning_rate=1e-30)
-        train(Run(ENV, made, 0, tmp_path / str(i)), device="cpu")
-        prints.add(seat(ENV, "test", str(tmp_path / str(i)), {}, "cpu").fingerprint())
-    assert len(prints) == 4
+    card = {"training_seed": 0, "steps": 0, "model": base, "algorithm": "ppo"}
+    prints, weights_are = [], set()
+    for changes in ({}, {}, {"shots": 2}, {"temperature": 0.5}, {"max_new_tokens": 9}):
+        made = recipe(**({"model": base, "warmup": "none"} | changes))
+        model = build(Run(ENV, made, 0, tmp_path / "run"), "cpu")
+        assert model.env is not None
+        model.env.close()
+        place = Seat(ENV, model.observation_space, model.action_space)
+        prints.append(LanguagePPOAgent(place, model, card).fingerprint())
+        weights_are.add(policy_hash(model))
+    assert len(weights_are) == 1
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 4
 
 
 def test_weights_of_fewer_bits_are_trained_and_play(tmp_path: Path) -> None:
