@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..policies import PACKAGED_MODEL
+from ..policies import PACKAGED_MODEL, is_gguf
 from .agent import Actions, Agent, Seat, read_card
 
 AGENTS = {
@@ -64,7 +64,7 @@ def resolve(text: str) -> tuple[type[Agent], dict[str, Any]]:
     path = _path(text)
     if path and path.is_dir():
         return _in_folder(path)
-    if path and path.suffix == ".gguf" and path.is_file():
+    if path and is_gguf(path):
         return agent_class("language-model"), {"model": str(path)}
     if (path and path.exists()) or text.startswith((".", "/", "~")) or text.endswith("/"):
         raise UserError(f"{text!r} is not a folder that holds an agent; give a run or a checkpoint")

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from .. import assets
 from ..errors import UserError
-from . import PACKAGED_MODEL
+from . import PACKAGED_MODEL, is_gguf
 from .crossing import Message
 
 LOAD_ERRORS = (
@@ -71,11 +71,11 @@ class Chat:
             {"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}
         ]  # fmt: skip
         try:
-            _, found, behind = self.render(dialogue, prompt=False).rpartition(_SAID)
+            whole = self.render(dialogue, prompt=False)
         except UserError:  # a template of its own kind, which may take what it is then given
-            found = behind = ""
-        behind = behind if found else ""
-        ends = [token for token in self.tokenize(behind) if token in special]
+            whole = ""
+        _, found, behind = whole.rpartition(_SAID)
+        ends = [token for token in self.tokenize(behind) if token in special] if found else []
         end: int | None = ends[0] if ends else self.tokenizer.eos_token_id
         if end is None:
             raise UserError(
@@ -190,7 +190,7 @@ def source_of(name: str) -> tuple[str, dict[str, str]]:
     if name.lower() == PACKAGED_MODEL.lower():
         return str(assets.smollm2_directory()), {}
     path = Path(name).expanduser()
-    if path.suffix == ".gguf" and path.is_file():
+    if is_gguf(path):
         return str(path.parent), {"gguf_file": path.name}
     return (str(path) if path.is_dir() else name), {}
 

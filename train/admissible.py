@@ -40,7 +40,7 @@ def asker(
             f"a {type(buffer).__name__} needs environments with a method `action_masks`: give "
             "them one, or another rollout_buffer_class"
         )
-    noted = -1
+    choices_A, noted = choices_of(env.action_space), -1
 
     def ask(observations: NDArray[Any]) -> NDArray[np.float32]:
         nonlocal noted
@@ -48,7 +48,7 @@ def asker(
             return NO_MASKS
         if noted != buffer.pos:  # and not once more when the environments have been stepped
             masks_N_K = buffer.admit(np.stack(env.env_method("action_masks")))
-            _check(masks_N_K != 0, choices_of(env.action_space))
+            _check(masks_N_K != 0, choices_A)
             noted = buffer.pos
         known_N_K: NDArray[np.float32] = buffer.action_masks[noted]
         return known_N_K

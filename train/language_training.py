@@ -122,9 +122,9 @@ def warm_up(
     return str(folder)
 
 
-def warming(folder: Path) -> bool:
-    """Tell whether a warm start was begun that should have become this folder."""
-    return _draft(folder).exists()
+def was_begun(folder: Path) -> bool:
+    """Tell whether a warm start has become this folder, or was begun that should have."""
+    return folder.exists() or _draft(folder).exists()
 
 
 def _draft(folder: Path) -> Path:

@@ -103,7 +103,6 @@ class PPO(ppo.PPO):
         learner = self._compiled()
         admissible = None
         if isinstance(rollout_buffer, MaskableRolloutBuffer):
-            self._require_compiled(learner)
             admissible = asker(env, rollout_buffer, lambda: self._last_obs)
         if learner is None:
             if getattr(self.policy, "continuous_batching", False):
@@ -135,8 +134,6 @@ class PPO(ppo.PPO):
             self._say(f"PPO's update runs stable-baselines3's code, not compiled code: {reason}")
             return super().train()
         learner = self._compiled()
-        if isinstance(buffer, MaskableRolloutBuffer):
-            self._require_compiled(learner)
         (learner or policy).set_training_mode(True)
         self._update_learning_rate(policy.optimizer)
         settings, transitions, found = self._settings(), None, None
@@ -171,14 +168,6 @@ class PPO(ppo.PPO):
             return super().predict(observation, state, episode_start, deterministic)
         return choose(self.policy, observation, action_masks, deterministic), state
 
-    def _require_compiled(self, learner: Learner | None) -> None:
-        """See that masks are heeded, which torch's policies know nothing of."""
-        if learner is None:
-            raise UserError(
-                "actions are masked where a policy runs compiled, and this one does not, as a "
-                "warning has said: use an MlpPolicy, or MaskablePPO of sb3-contrib with the buffer"
-            )
-
     @property
     def _entropy_is(self) -> str:
         """The name of what a policy returns as entropies, times -1."""
@@ -188,7 +177,11 @@ class PPO(ppo.PPO):
         return [*super()._excluded_save_params(), "_learner", "_told"]
 
     def _compiled(self) -> Learner | None:
-        """Return what acts and learns compiled, or None after saying why there is nothing."""
+        """Return what acts and learns compiled, or None after saying why there is nothing.
+
+        Raises:
+            UserError: there is nothing, and actions are masked, which torch's policies cannot do.
+        """
         try:
             if self._learner is None or not self._learner.fits(self.policy):
                 self._learner = None
@@ -196,6 +189,12 @@ class PPO(ppo.PPO):
             return self._learner
         except NotCompiled as reason:
             self._say_torch(reason)
+            if isinstance(self.rollout_buffer, MaskableRolloutBuffer):
+                raise UserError(
+                    "actions are masked where a policy runs compiled, and this one does not, as a "
+                    "warning has said: use an MlpPolicy, or MaskablePPO of sb3-contrib with the "
+                    "buffer"
+                ) from None
             return None
 
     def _say_torch(self, reason: NotCompiled) -> None:

@@ -35,7 +35,7 @@ from .evaluation import Episode, Evaluation
 from .grpo import GRPO
 from .infra import MaskInfra
 from .kernel_vec_env import KernelVecEnv
-from .language_training import dialogues, policy_options, warm_up, warming
+from .language_training import dialogues, policy_options, warm_up, was_begun
 from .ppo import PPO
 from .recipe import RECIPES, LanguageRecipe, Recipe
 from .records import commit, read_records, versions
@@ -394,7 +394,7 @@ def _check_folder(run: Run, resume: bool) -> None:
     path, wanted = run.folder / "run.yaml", _description(run)
     if not path.exists():
         # What was stopped in its warm start begins once more.
-        if resume and not (run.folder / _BASE).exists() and not warming(run.folder / _BASE):
+        if resume and not was_begun(run.folder / _BASE):
             raise UserError(f"{run.folder} holds no run to resume: leave out --resume")
         return
     if not resume:

@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from palaestra.errors import UserError
+from palaestra.train.compiled.structure import choices_of
 from palaestra.train.masked_buffers import MaskableDictRolloutBuffer, MaskableRolloutBuffer
 from palaestra.train.ppo import PPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -26,8 +27,7 @@ class Picky(gymnasium.Env[Any, Any]):
 
     def __init__(self, actions: spaces.Space[Any], nothing: bool = False) -> None:
         self.action_space, self._nothing = copy.deepcopy(actions), nothing
-        nvec = actions.nvec if isinstance(actions, spaces.MultiDiscrete) else [actions.n]  # type: ignore[attr-defined]
-        self._nvec = np.array(nvec)
+        self._nvec = choices_of(actions)
         self.observation_space = spaces.Box(0, 1, (int(self._nvec.sum()),), np.float32)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
@@ -115,10 +115,10 @@ def test_among_equals_each_admissible_action_is_as_likely() -> None:
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_predictions_take_masks(space: str, deterministic: bool) -> None:
-    model, rng = made(space), np.random.default_rng(0)
-    seen = rng.random((200, *model.observation_space.shape)).astype(np.float32)  # type: ignore[misc]
+    model = made(space)
     envs = [Picky(SPACES[space]) for _ in range(200)]
     masks = np.stack([env.reset(seed=i)[0] for i, env in enumerate(envs)])
+    seen = np.random.default_rng(0).random(masks.shape).astype(np.float32)
     actions, _ = model.predict(seen, deterministic=deterministic, action_masks=masks)
     for env, action in zip(envs, actions, strict=True):
         env.step(action)

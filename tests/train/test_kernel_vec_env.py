@@ -13,7 +13,6 @@ import palaestra.envs  # noqa: F401
 import pytest
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
-from palaestra.envs.kernel_vector import KernelVector
 from palaestra.errors import UserError
 from palaestra.train.kernel_vec_env import KernelVecEnv
 from stable_baselines3 import PPO
@@ -22,24 +21,17 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from .vec_envs import dummies, kernels, vector
+
 NAMES = (
     "Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"
 )  # fmt: skip
 each = pytest.mark.parametrize("name", NAMES)
 
 
-def vector(name: str, count: int, mode: str = "SameStep") -> KernelVector:
-    made = gymnasium.make_vec(
-        f"palaestra/{name}", count, "vector_entry_point", autoreset_mode=mode
-    ).unwrapped
-    assert isinstance(made, KernelVector)
-    return made
-
-
 def pair(name: str, count: int = 4) -> tuple[KernelVecEnv, DummyVecEnv]:
     """Return ours, and SB3's of Gymnasium's own environments."""
-    dummy = DummyVecEnv([lambda: Monitor(gymnasium.make(name))] * count)
-    return KernelVecEnv(vector(name, count)), dummy
+    return kernels(name, count), dummies(name, count)
 
 
 def same(ours: Any, its: Any) -> bool:

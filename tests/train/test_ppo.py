@@ -22,25 +22,15 @@ from palaestra.train.ppo import PPO
 from stable_baselines3.common import buffers
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from .vec_envs import dummies, kernels
 
 SMALL: dict[str, Any] = {
     "n_steps": 32, "batch_size": 48, "n_epochs": 3, "seed": 0, "device": "cpu",
 }  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore:You have specified a mini-batch size")
-
-
-def kernels(name: str = "CartPole-v1", count: int = 4) -> KernelVecEnv:
-    made: Any = gymnasium.make_vec(
-        f"palaestra/{name}", count, "vector_entry_point", autoreset_mode="SameStep"
-    )
-    return KernelVecEnv(made.unwrapped)
-
-
-def dummies(name: str = "CartPole-v1", count: int = 4) -> DummyVecEnv:
-    return DummyVecEnv([lambda: Monitor(gymnasium.make(name))] * count)
 
 
 def weights(model: stable_baselines3.PPO) -> Any:

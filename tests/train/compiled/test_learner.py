@@ -15,28 +15,17 @@ from gymnasium import spaces
 from palaestra.errors import UserError
 from palaestra.train.buffers import RolloutBuffer
 from palaestra.train.compiled.callbacks import watches_steps
-from palaestra.train.kernel_vec_env import KernelVecEnv
 from palaestra.train.ppo import PPO
 from stable_baselines3.common import buffers
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
 from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
-from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
+
+from ..vec_envs import dummies, kernels
 
 SMALL: dict[str, Any] = {
     "n_steps": 32, "batch_size": 64, "n_epochs": 2, "seed": 0, "device": "cpu",
 }  # fmt: skip
-
-
-def kernels(name: str = "CartPole-v1", count: int = 4) -> KernelVecEnv:
-    made: Any = gymnasium.make_vec(
-        f"palaestra/{name}", count, "vector_entry_point", autoreset_mode="SameStep"
-    )
-    return KernelVecEnv(made.unwrapped)
-
-
-def dummies(name: str = "CartPole-v1", count: int = 4) -> DummyVecEnv:
-    return DummyVecEnv([lambda: Monitor(gymnasium.make(name))] * count)
 
 
 def torch_is_told(model: PPO, why: str) -> None:
