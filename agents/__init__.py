@@ -18,6 +18,7 @@ AGENTS = {
     "oracle": f"{__name__}.oracle:Oracle",
     "ppo": f"{__name__}.ppo:PPOAgent",
     "language-ppo": f"{__name__}.language_ppo:LanguagePPOAgent",
+    "language-choices": f"{__name__}.language_choices:LanguageChoicesAgent",
     "language-model": f"{__name__}.language_model:LanguageModel",
     "openai": f"{__name__}.remote:Remote",
 }
@@ -57,7 +58,7 @@ def resolve(text: str) -> tuple[type[Agent], dict[str, Any]]:
     """
     if _is_remote(text):
         return agent_class("openai"), _address(text)
-    if text in ("ppo", "language-ppo"):
+    if text in ("ppo", "language-ppo", "language-choices"):
         raise UserError(f"an untrained {text} cannot play: train one, then give its run's folder")
     if text in AGENTS:
         return agent_class(text), {}

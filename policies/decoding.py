@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
+from .branches import Row, apart, padded
 from .keys_values import NOTHING, KeysValues, Past, Rows
 from .reading import alike
 
@@ -113,7 +114,7 @@ class Decoder:
         model: PreTrainedModel,
         memory: int = 32_768,
         first: int | None = None,
-        keep: Callable[[list[int], Tensor], object] = lambda ids, inputs_TH: None,
+        keep: Callable[[Row, Tensor], object] = lambda row, inputs_TH: None,
     ) -> None:
         model.set_attn_implementation(_ATTENTION)
         self._model, self._memory, self._first, self._keep = model, memory, first, keep
@@ -164,7 +165,7 @@ class Decoder:
                 past = batch.take(place, rows[active[place]].read)
                 self._pasts.append(past)
                 if (inputs_TH := self._inputs(past)) is not None:
-                    self._keep(past.ids, inputs_TH)
+                    self._keep(Row(tuple(past.ids)), inputs_TH)
             said = [(active[place], rows[active[place]].tokens) for place in ended]
             new = [_Row(list(tail)) for tail in follow(said)] if follow and said else []
             taken, left = ended[: len(new)], set(ended[len(new) :])
@@ -187,14 +188,29 @@ class Decoder:
         return [row.continuation for row in rows]
 
     @torch.inference_mode()
-    def read(self, prefix: Sequence[int], tails: Sequence[Sequence[int]]) -> list[Reading]:
-        """Read rows to their ends, without a token more and without remembering them."""
+    def read(
+        self, prefix: Sequence[int], rows: Sequence[Row], remember: bool = False
+    ) -> list[Reading]:
+        """Read rows to their ends, without a token more.
+
+        Args:
+            prefix: As for `decode`.
+            rows: What is read.
+            remember: Whether to remember what their branches share, for the next turn.
+        """
         self._read_prefix(list(prefix))
-        pasts = [self._recall(list(tail))[1] for tail in tails]
-        hidden_BH, rows = self._read(tails, pasts, 0)
+        tails = [list(row.ids) for row in rows]
+        recall = self._recall_all if remember else self._recalled
+        hidden_BH, found = self._read(
+            tails, recall([t[: r.stem] for t, r in zip(tails, rows, strict=True)]), 0, rows
+        )
+        pasts = [found.take(i, tail) for i, tail in enumerate(tails)]
+        if remember:
+            self._pasts += [past.first(row.stem) for past, row in zip(pasts, rows, strict=True)]
+            self._forget(len(rows))
         return [
-            Reading(hidden_H, self._inputs(rows.take(i, list(tail))))
-            for i, (hidden_H, tail) in enumerate(zip(hidden_BH, tails, strict=True))
+            Reading(hidden_H, self._inputs(past))
+            for hidden_H, past in zip(hidden_BH, pasts, strict=True)
         ]
 
     def prefix_inputs(self, ids: list[int]) -> Tensor | None:
@@ -236,6 +252,10 @@ class Decoder:
         self._pasts = deque(past for i, past in enumerate(self._pasts) if i not in used)
         return [past for _, past in recalled]
 
+    def _recalled(self, tails: Sequence[list[int]]) -> list[Past]:
+        """Return what is remembered of rows, and remember it."""
+        return [self._recall(tail)[1] for tail in tails]
+
     def _recall(self, tail: list[int]) -> tuple[int, Past]:
         """Return where something is remembered of the beginning of a row, and what.
 
@@ -275,7 +295,11 @@ class Decoder:
         return self._rows(kept, _ROOM * max_new_tokens)
 
     def _read(
-        self, tails: Sequence[Sequence[int]], pasts: list[Past], more: int
+        self,
+        tails: Sequence[Sequence[int]],
+        pasts: list[Past],
+        more: int,
+        shapes: Sequence[Row] = (),
     ) -> tuple[Tensor, Rows]:
         """Read the rest of each row, and return what the last layer says, and rows to go on with.
 
@@ -285,17 +309,19 @@ class Decoder:
             tails: Tokens of each row.
             pasts: What is remembered of each; used up.
             more: Tokens that will follow.
+            shapes: The rows, where some of them end in branches.
         """
         new = [list(tail[past.length :]) for tail, past in zip(tails, pasts, strict=True)]
         groups = alike([len(tokens) for tokens in new])
         if len(groups) == 1:
             rows = self._rows(pasts, len(new[groups[0][0]]) + more)
             pasts.clear()
-            return self._forward(new, rows), rows
+            return self._forward(new, rows, shapes), rows
         hidden: dict[int, Tensor] = {}
         for group in groups:
             rows = self._rows([pasts[i] for i in group], len(new[group[0]]))
-            found_GH = self._forward([new[i] for i in group], rows)
+            some = [shapes[i] for i in group] if shapes else ()
+            found_GH = self._forward([new[i] for i in group], rows, some)
             for place, i in enumerate(group):
                 hidden[i], pasts[i] = found_GH[place], rows.take(place, list(tails[i]))
         rows = self._rows(pasts, more)
@@ -310,8 +336,11 @@ class Decoder:
         while sum(past.length for past in self._pasts) > self._memory:
             self._pasts.popleft() if len(self._pasts) > newest else self._pasts.pop()
 
-    def _forward(self, tokens: list[list[int]], rows: Rows) -> Tensor:
-        """Read more tokens of each row and return what the last layer says, shape (A, H)."""
+    def _forward(self, tokens: list[list[int]], rows: Rows, shapes: Sequence[Row] = ()) -> Tensor:
+        """Read more tokens of each row and return what the last layer says, shape (A, H).
+
+        Of rows that end in branches, `shapes`, the last of their tokens.
+        """
         width = max(map(len, tokens))
         device = rows.real_BT.device
         ids_BT = torch.tensor([[0] * (width - len(t)) + t for t in tokens], device=device)
@@ -322,6 +351,11 @@ class Decoder:
         # A padding token sees itself, for a softmax over nothing is no number; none sees padding.
         earlier = torch.ones(width, before + width, dtype=torch.bool, device=device).tril(before)
         mask_BTS = (rows.real_BT[:, None] & earlier) | earlier.triu(before)
+        if any(row.branches for row in shapes):
+            detours = [row.detours[-len(t) :] for row, t in zip(shapes, tokens, strict=True)]
+            owners = [row.owners[-len(t) :] for row, t in zip(shapes, tokens, strict=True)]
+            positions_BT -= padded(detours, width, True, device)
+            mask_BTS[..., before:] &= apart(padded(owners, width, True, device))
         body: Any = self._model.base_model
         with _inputs_of(body, self._first) as inputs:
             out: Any = body(

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from .branches import Ids
 from .decoding import Follow
-from .engines import Ids, engine_of
+from .engines import engine_of
 from .grammar import Grammar
 from .token_choice import Writer
 

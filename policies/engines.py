@@ -19,11 +19,10 @@ from transformers import (
     PreTrainedModel,
 )
 
+from .branches import Ids, Place, Row, joined
 from .decoding import Choose, Continuation, Decoder, Follow, fits
 from .reading import Read, UpperLayers
 from .token_choice import through
-
-Ids = Sequence[int]
 
 
 class Engine(ABC):
@@ -49,8 +48,16 @@ class Engine(ABC):
         """Return what the last layer says behind each prompt, shape (B, H), without gradient."""
 
     @abstractmethod
-    def evaluate(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+    def evaluate(
+        self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids], going_on: bool = False
+    ) -> Tensor:
         """Return what the last layer says before each token of the actions, with gradients.
+
+        Args:
+            prefix: Tokens before all rows.
+            prompts: Of each row; those that are alike are read once.
+            actions: Of each row.
+            going_on: Whether more will be asked behind these prompts, of the same weights.
 
         Returns:
             Shape (B, N, H), N of the longest action; what is beyond an action means nothing.
@@ -77,7 +84,7 @@ class SharedPrefix(Engine):
         self._decoder = Decoder(model, first=below, keep=self._keep)
         self._upper = UpperLayers(model, first or 0)
         self._frozen, self._most = below is not None, kept
-        self._rows: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
+        self._rows: OrderedDict[Row, Tensor] = OrderedDict()
         self._tokens = 0
         self._prefix: tuple[list[int], Tensor | None] = [], None
 
@@ -95,15 +102,17 @@ class SharedPrefix(Engine):
 
     def last(self, prefix: Ids, prompts: Sequence[Ids]) -> Tensor:
         """Return what the last layer says behind each prompt, shape (B, H), without gradient."""
-        found = self._decoder.read(prefix, prompts)
+        found = self._decoder.read(prefix, [Row(tuple(prompt)) for prompt in prompts])
         return torch.stack([reading.hidden_H for reading in found])
 
-    def evaluate(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+    def evaluate(
+        self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids], going_on: bool = False
+    ) -> Tensor:
         """Return what the last layer says before each token of the actions, with gradients."""
-        rows = [(*p, *a[:-1]) for p, a in zip(prompts, actions, strict=True)]
-        inputs = self._inputs(prefix, rows) if self._frozen else rows
-        read = self._upper.run(self._prefix_inputs(list(prefix)), inputs)
-        return _before(read, prompts, actions)
+        rows, places = joined(prompts, actions)
+        inputs = self._inputs(prefix, rows, going_on) if self._frozen else None
+        read = self._upper.run(self._prefix_inputs(list(prefix)), rows, inputs)
+        return _before(read, places, actions)
 
     def forget(self) -> None:
         """Forget what was computed with weights that have changed."""
@@ -122,23 +131,24 @@ class SharedPrefix(Engine):
             self._prefix = prefix, _own(found) if found is not None else None
         return self._prefix[1]
 
-    def _inputs(self, prefix: Ids, rows: list[tuple[int, ...]]) -> list[Tensor]:
+    def _inputs(self, prefix: Ids, rows: list[Row], going_on: bool) -> list[Tensor]:
         """Return what goes into the first layer of rows, whether or not it was kept."""
         known = {row: self._rows[row] for row in rows if row in self._rows}
         if missing := [row for row in dict.fromkeys(rows) if row not in known]:
-            for row, reading in zip(missing, self._decoder.read(prefix, missing), strict=True):
+            found = self._decoder.read(prefix, missing, going_on)
+            for row, reading in zip(missing, found, strict=True):
                 assert reading.inputs_TH is not None
                 known[row] = self._keep(row, reading.inputs_TH)
         return [known[row] for row in rows]
 
-    def _keep(self, ids: Ids, inputs_TH: Tensor) -> Tensor:
-        row, kept = tuple(ids), _own(inputs_TH)
+    def _keep(self, row: Row, inputs_TH: Tensor) -> Tensor:
+        kept = _own(inputs_TH)
         if row not in self._rows:
-            self._tokens += len(row)
+            self._tokens += len(row.ids)
         self._rows[row] = kept
         while self._tokens > self._most and len(self._rows) > 1:
             oldest, _ = self._rows.popitem(last=False)
-            self._tokens -= len(oldest)
+            self._tokens -= len(oldest.ids)
         return kept
 
 
@@ -209,7 +219,9 @@ class Plain(Engine):
         """Return what the last layer says behind each prompt, shape (B, H), without gradient."""
         return self.evaluate(prefix, prompts, [[0]] * len(prompts))[:, 0]
 
-    def evaluate(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+    def evaluate(
+        self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids], going_on: bool = False
+    ) -> Tensor:
         """Return what the last layer says before each token of the actions, with gradients."""
         whole = [[*prefix, *prompt] for prompt in prompts]
         rows = [[*p, *a[:-1]] for p, a in zip(whole, actions, strict=True)]
@@ -219,21 +231,23 @@ class Plain(Engine):
         out = self._model.base_model(input_ids=ids_BT, attention_mask=mask_BT.to(ids_BT.device))
         hidden_BTH: Tensor = out.last_hidden_state
         B, T, _ = hidden_BTH.shape
+        places = [Place(i, len(p) - 1, len(p)) for i, p in enumerate(whole)]
         read = Read(hidden_BTH.flatten(0, 1), list(range(0, B * T, T)))
-        return _before(read, whole, actions)
+        return _before(read, places, actions)
 
     def forget(self) -> None:
         """Do nothing: nothing is remembered."""
 
 
-def _before(read: Read, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+def _before(read: Read, places: Sequence[Place], actions: Sequence[Ids]) -> Tensor:
     """Return what was said before each token of the actions, shape (B, N, H)."""
-    starts = zip(read.starts, prompts, strict=True)
-    starts_B1 = torch.tensor([[start + len(prompt) - 1] for start, prompt in starts])
+    begin_B, device = [read.starts[place.row] for place in places], read.hidden_MH.device
     offsets_N = torch.arange(max(map(len, actions)))
-    places_BN = (starts_B1 + offsets_N).clamp(max=len(read.hidden_MH) - 1)
-    places = places_BN.flatten().to(read.hidden_MH.device)
-    return read.hidden_MH.index_select(0, places).view(*places_BN.shape, -1)
+    starts_B1 = torch.tensor([[b + p.start] for b, p in zip(begin_B, places, strict=True)])
+    places_BN = (starts_B1 + offsets_N - 1).clamp(max=len(read.hidden_MH) - 1)
+    places_BN[:, 0] = torch.tensor([b + p.before for b, p in zip(begin_B, places, strict=True)])
+    found_MH = read.hidden_MH.index_select(0, places_BN.flatten().to(device))
+    return found_MH.view(*places_BN.shape, -1)
 
 
 def _choose_numbered(choose: Choose, first: int, logits_AV: Tensor, rows: list[int]) -> Tensor:

@@ -164,7 +164,7 @@ class LanguagePolicy(ActorCriticPolicy):
         self._draft: Draft | None = None
         self._tokens = lru_cache(maxsize=65_536)(self._tokens_of)
         self._seen_weights = torch.empty(0)
-        self._read_at_start: dict[tuple[int, ...], Tensor] = {}
+        self._read_at_start: dict[tuple[int, ...] | bytes, Tensor] = {}
         self.optimizer = self.optimizer_class(
             [p for p in self.parameters() if p.requires_grad],
             lr=lr_schedule(1),  # type: ignore[call-arg]
@@ -181,7 +181,7 @@ class LanguagePolicy(ActorCriticPolicy):
             log-probabilities, shape (B,).
         """
         if self._chooses:
-            values_B1, distribution = self._score(obs)
+            values_B1, distribution = self._score(obs, acting=True)
             actions_B = distribution.get_actions(deterministic)
             return actions_B, values_B1, distribution.log_prob(actions_B)
         writer = Writer(self.temperature, deterministic)
@@ -304,9 +304,7 @@ class LanguagePolicy(ActorCriticPolicy):
             values_B1, distribution = self._score(obs)
             entropies_B = distribution.entropy()
             if relative:
-                with self._start.instead():
-                    first = self._score(obs)[1]
-                entropies_B = -kl_divergence(distribution, first)
+                entropies_B = -kl_divergence(distribution, self._first_choices(obs))
             return values_B1, distribution.log_prob(actions.long().flatten()), entropies_B
         prefix, prompts = self._prompts(obs)
         said = [through(row, self.chat.end) for row in actions.long().tolist()]
@@ -328,7 +326,7 @@ class LanguagePolicy(ActorCriticPolicy):
         """
         if not self._chooses:
             raise UserError("messages have no distribution that could be listed: use `forward`")
-        return self._score(obs)[1]
+        return self._score(obs, acting=True)[1]
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         return self.forward(observation, deterministic)[0]
@@ -421,8 +419,9 @@ class LanguagePolicy(ActorCriticPolicy):
         said: list[list[int]],
         entropy: bool,
         relative: bool = False,
+        going_on: bool = False,
     ) -> tuple[Tensor, Evaluated]:
-        hidden_BNH = self.engine.evaluate(prefix, prompts, said)
+        hidden_BNH = self.engine.evaluate(prefix, prompts, said, going_on)
         head: Any = self.language_model.get_output_embeddings()
         allowed_MV = None if self._grammar is None or self._chooses else self._grammar.allowed(said)
         # Last, for what the engine keeps of the frozen part is now there.
@@ -452,8 +451,22 @@ class LanguagePolicy(ActorCriticPolicy):
             hidden_BNH = pad_sequence(known, batch_first=True)
             return all_log_probs(head, hidden_BNH, said, self.temperature, allowed_MV)
 
-    def _score(self, obs: Any) -> tuple[Tensor, CategoricalDistribution]:
+    def _first_choices(self, obs: Any) -> CategoricalDistribution:
+        """Return the distribution over choices as it was at the start."""
+        parts = zip(obs["dialogue"].cpu().numpy(), obs["choices"].cpu().numpy(), strict=True)
+        keys = [dialogue.tobytes() + choices.tobytes() for dialogue, choices in parts]
+        with self._start.instead():
+            # As of messages, each is asked once an update.
+            if new := [i for i, key in enumerate(keys) if key not in self._read_at_start]:
+                found = self._score({part: rows[new] for part, rows in obs.items()})[1]
+                logits_BK: Tensor = found.distribution.logits
+                self._read_at_start |= zip([keys[i] for i in new], logits_BK, strict=True)
+        return self._categorical(torch.stack([self._read_at_start[key] for key in keys]))
+
+    def _score(self, obs: Any, acting: bool = False) -> tuple[Tensor, CategoricalDistribution]:
         """Return values, and the distribution over choices by their log-probabilities."""
+        if acting:
+            self._refresh()
         prefix, prompts = self._prompts(obs)
         mask_BK = obs["mask"].bool()
         said = texts(obs["choices"].flatten(0, 1))
@@ -464,7 +477,7 @@ class LanguagePolicy(ActorCriticPolicy):
         logits_BK = torch.full(mask_BK.shape, _MASKED, device=self.device)
         if not rows:  # the last observation of an episode has none
             return self.predict_values(obs), self._categorical(logits_BK)
-        values_R1, evaluated = self._evaluate(prefix, rows, choices, entropy=False)
+        values_R1, evaluated = self._evaluate(prefix, rows, choices, False, going_on=acting)
         logits_BK = logits_BK.masked_scatter(mask_BK, evaluated.log_probs_B)
         firsts_B = mask_BK.sum(1).cumsum(0) - mask_BK.sum(1)
         values_B1 = values_R1[firsts_B.clamp(max=len(rows) - 1)]

@@ -14,6 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from .branches import Row, apart, padded
+
 _KeysValues = Mapping[int, tuple[Tensor, Tensor]]
 """By the number of the layer, shapes (K, S, D)."""
 
@@ -48,46 +50,56 @@ class UpperLayers:
         return embedded
 
     def run(
-        self, prefix_PH: Tensor | None, rows: Sequence[Tensor] | Sequence[Sequence[int]]
+        self, prefix_PH: Tensor | None, rows: Sequence[Row], inputs: Sequence[Tensor] | None
     ) -> Read:
         """Return what the last layer says of each row.
 
         Args:
             prefix_PH: What goes into the first of these layers of the prefix, if there is one.
-            rows: The same of each row, shape (T, H); or the tokens, if that is the first layer.
+            rows: The tokens.
+            inputs: What goes into that layer of each row, shape (T, H); None if it is the first
+                of all.
         """
         seen, before = _Recorder(), 0
         if prefix_PH is not None:
             before = len(prefix_PH)
-            self._pass(prefix_PH[None], 0, {}, seen)
+            self._pass(prefix_PH[None], 0, [Row(())], {}, seen)
         hidden, starts, place = [], [0] * len(rows), 0
-        for group in alike([len(row) for row in rows]):
+        for group in alike([len(row.ids) for row in rows]):
+            some = [rows[i] for i in group]
             # Padding stands behind what is read, where causal attention never sees it.
-            rows_BTH = self._side_by_side([rows[i] for i in group])
+            rows_BTH = (
+                self.embed([row.ids for row in some])
+                if inputs is None
+                else pad_sequence([inputs[i] for i in group], batch_first=True)
+            )
             B, T, _ = rows_BTH.shape
-            hidden.append(self._pass(rows_BTH, before, seen.read, None).flatten(0, 1))
+            hidden.append(self._pass(rows_BTH, before, some, seen.read, None).flatten(0, 1))
             for i, start in zip(group, range(place, place + B * T, T), strict=True):
                 starts[i] = start
             place += B * T
         return Read(torch.cat(hidden), starts)
 
-    def _side_by_side(self, rows: list[Any]) -> Tensor:
-        if isinstance(rows[0], Tensor):
-            return pad_sequence(rows, batch_first=True)
-        return self.embed(rows)
-
     def _pass(
-        self, hidden: Tensor, before: int, prefix: _KeysValues, seen: "_Recorder | None"
+        self,
+        hidden: Tensor,
+        before: int,
+        rows: Sequence[Row],
+        prefix: _KeysValues,
+        seen: "_Recorder | None",
     ) -> Tensor:
-        width = hidden.shape[1]
-        positions_1T = torch.arange(before, before + width, device=hidden.device)[None]
-        angles = self._body.rotary_emb(hidden, position_ids=positions_1T)
-        mask_TS = torch.ones(width, width, dtype=torch.bool, device=hidden.device).tril()
+        width, device = hidden.shape[1], hidden.device
+        places_BT = torch.arange(before, before + width, device=device)[None]
+        mask_BTT = torch.ones(width, width, dtype=torch.bool, device=device).tril()[None]
+        if any(row.branches for row in rows):
+            places_BT = places_BT - padded([row.detours for row in rows], width, False, device)
+            mask_BTT = mask_BTT & apart(padded([row.owners for row in rows], width, False, device))
+        angles = self._body.rotary_emb(hidden, position_ids=places_BT)
         for layer in self._body.layers[self._first :]:
             hidden = layer(
                 hidden,
-                attention_mask=mask_TS[None, None],
-                position_ids=positions_1T,
+                attention_mask=mask_BTT[:, None],
+                position_ids=places_BT,
                 position_embeddings=angles,
                 past_key_values=seen,
                 shared_prefix=prefix,

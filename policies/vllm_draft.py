@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 
 from ..errors import UserError
 from .adapting import merged_weights
+from .branches import Ids
 from .chat import Chat
 from .decoding import Follow
 from .draft import Draft
-from .engines import Ids
 from .generators import left_alone
 from .token_choice import Writer, through
 

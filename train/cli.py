@@ -123,12 +123,12 @@ def _warmup(options: argparse.Namespace) -> int:
 
 
 def _add_train(commands: Any) -> None:
+    from .recipe import RECIPES
+
     example = "palaestra train --env palaestra/CartPole-v1 --agent ppo --set total_steps=50000"
     parser = _command(commands, "train", _train, "train an agent", example)
     parser.add_argument("--env", required=True, metavar="ID", help="the environment")
-    parser.add_argument(
-        "--agent", choices=["ppo", "language-ppo"], help="what is trained; `ppo` by default"
-    )
+    parser.add_argument("--agent", choices=list(RECIPES), help="what is trained; `ppo` by default")
     _add_recipe(parser, "a value of the recipe")
     parser.add_argument("--seed", type=_natural, default=0, help="seed of the training")
     _add_device(parser)

@@ -21,10 +21,10 @@ class DialogueStatistics(BaseCallback):
     `rollout/success` is the share of episodes that ended solved, as the policy samples;
     `rollout/tool_calls` the share of messages that called a tool; `rollout/failed_format` and so
     on the shares of messages that failed. What the machinery spoilt counts for nothing.
-    `rollout/ep_len_mean`, which is SB3's, counts turns. Where actions are tokens,
-    `time/tokens_per_second` is how fast a rollout wrote them, `rollout/kl_to_start` how far the
-    policy that wrote them has come, the KL divergence of a message in nats, and `rollout/entropy`
-    how sure it is of a token, in nats; both over some of the messages.
+    `rollout/ep_len_mean`, which is SB3's, counts turns. Of a language model,
+    `rollout/kl_to_start` is how far the policy has come, the KL divergence of a message in nats,
+    and `rollout/entropy` how sure it is of a token, or of a choice, in nats; both over some of the
+    messages. Where actions are tokens, `time/tokens_per_second` is how fast a rollout wrote them.
     """
 
     def _on_rollout_start(self) -> None:
@@ -63,15 +63,20 @@ class DialogueStatistics(BaseCallback):
         if counts["tokens"]:
             passed = time.perf_counter() - self._began
             self.logger.record("time/tokens_per_second", counts["tokens"] / passed)
-            self._measure()
+        if isinstance(policy := self.model.policy, LanguagePolicy):
+            self._measure(policy)
 
-    def _measure(self) -> None:
+    def _measure(self, policy: LanguagePolicy) -> None:
         """Look at the first step of a rollout and the last, where dialogues stand apart."""
-        policy, buffer = self.model.policy, self.locals["rollout_buffer"]
-        assert isinstance(policy, LanguagePolicy)
+        buffer = self.locals["rollout_buffer"]
         steps = sorted({0, len(buffer.actions) - 1})
-        observed = np.concatenate([buffer.observations[t][:_SOME] for t in steps])
-        acted = np.concatenate([buffer.actions[t][:_SOME] for t in steps])
-        tensors = [torch.as_tensor(a, device=policy.device) for a in (observed, acted)]
-        self.logger.record("rollout/kl_to_start", float(policy.kl_to_start(*tensors).mean()))
-        self.logger.record("rollout/entropy", float(policy.entropy(*tensors).mean()))
+
+        def some(values_T: Any) -> Any:
+            if isinstance(values_T, dict):
+                return {part: some(values) for part, values in values_T.items()}
+            picked = np.concatenate([values_T[t][:_SOME] for t in steps])
+            return torch.as_tensor(picked, device=policy.device)
+
+        played = some(buffer.observations), some(buffer.actions)
+        self.logger.record("rollout/kl_to_start", float(policy.kl_to_start(*played).mean()))
+        self.logger.record("rollout/entropy", float(policy.entropy(*played).mean()))

@@ -59,6 +59,7 @@ def _said(name: str) -> str:
     return {
         "ppo": "FOLDER of a run",
         "language-ppo": "FOLDER of its run",
+        "language-choices": "FOLDER of its run",
         "language-model": f"{PACKAGED_MODEL}, or a folder",
         "openai": "openai:MODEL@URL",
     }.get(name, name)

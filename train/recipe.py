@@ -169,12 +169,37 @@ class LanguageRecipe(Recipe):
         return self.warmup_epochs * math.ceil(self.warmup_dialogues / self.warmup_batch_size)
 
 
+@dataclass(frozen=True)
+class ChoicesRecipe(LanguageRecipe):
+    """Hyper-parameters of a training of a language model that chooses among messages.
+
+    Raises:
+        UserError: as for `LanguageRecipe`, and where a value means something to who writes only.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in fields(LanguageRecipe):
+            if field.name in _OF_WRITERS:
+                value = getattr(self, field.name)
+                _require(
+                    field.name, value, value == field.default,
+                    "is for messages that are written, and here they are chosen: leave it out",
+                )  # fmt: skip
+
+
+_OF_WRITERS = (
+    "algorithm", "max_new_tokens", "sampling_dtype", "sampling_engine", "continuous_batching",
+    "grammar",
+)  # fmt: skip
 _ONE_OF = {
     "algorithm": ("ppo", "grpo"),
     "baseline": ("group", "leave-one-out"),
     "warmup": ("none", "blind", "oracle"),
 }
-RECIPES: dict[str, type[Recipe]] = {"ppo": Recipe, "language-ppo": LanguageRecipe}
+RECIPES: dict[str, type[Recipe]] = {
+    "ppo": Recipe, "language-ppo": LanguageRecipe, "language-choices": ChoicesRecipe
+}  # fmt: skip
 """By the agent that is trained."""
 
 

@@ -37,7 +37,7 @@ from .infra import MaskInfra
 from .kernel_vec_env import KernelVecEnv
 from .language_training import dialogues, policy_options, warm_up, was_begun
 from .ppo import PPO
-from .recipe import RECIPES, LanguageRecipe, Recipe
+from .recipe import RECIPES, ChoicesRecipe, LanguageRecipe, Recipe
 from .records import commit, read_records, versions
 from .vec_env import AsVecEnv
 
@@ -224,14 +224,16 @@ def _parts(run: Run) -> _Parts:
 
 def _language_parts(run: Run, recipe: LanguageRecipe) -> _Parts:
     model = warm_up(run.env_id, recipe, run.seed, run.folder / _BASE)
-    envs = dialogues(run.env_id, recipe, model)
+    chooses = isinstance(recipe, ChoicesRecipe)
+    envs = _environments(run) if chooses else dialogues(run.env_id, recipe, model)
     options: dict[str, Any] = {"policy_kwargs": policy_options(run.env_id, recipe, model)}
     if recipe.kl_coef:
         options["ent_coef"] = recipe.kl_coef
     if recipe.algorithm == "grpo":
         options |= {"group_size": recipe.group_size, "baseline": recipe.baseline}
         return _Parts(envs, LanguagePolicy, options, GRPO)
-    return _Parts(envs, LanguagePolicy, options | {"rollout_buffer_class": RolloutBuffer})
+    options["rollout_buffer_class"] = DictRolloutBuffer if chooses else RolloutBuffer
+    return _Parts(envs, LanguagePolicy, options)
 
 
 def _environments(run: Run) -> VecEnv:

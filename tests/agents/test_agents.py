@@ -46,6 +46,8 @@ def ppo() -> PPOAgent:
 
 # By name
 
+UNTRAINED = ("ppo", "language-ppo", "language-choices")
+
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_every_registered_agent_is_found(name: str) -> None:
@@ -53,11 +55,11 @@ def test_every_registered_agent_is_found(name: str) -> None:
     assert issubclass(kind, Agent)
     assert kind.view in ("native", "array", "text", "dialogue")
     assert kind.registered_name() == name
-    if name not in ("ppo", "language-ppo", "openai"):
+    if name not in (*UNTRAINED, "openai"):
         assert resolve(name) == (kind, {})
 
 
-@pytest.mark.parametrize("name", ["ppo", "language-ppo"])
+@pytest.mark.parametrize("name", UNTRAINED)
 def test_who_is_untrained_cannot_play(name: str) -> None:
     with pytest.raises(UserError, match=f"untrained {name} .*train one"):
         resolve(name)

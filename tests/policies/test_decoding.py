@@ -50,9 +50,9 @@ def counted(ours: Decoder, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """Return where it is noted how many tokens of each row are read at a time."""
     calls, forward = list[list[int]](), ours._forward
 
-    def counting(tokens: list[list[int]], rows: Any) -> torch.Tensor:
+    def counting(tokens: list[list[int]], rows: Any, shapes: Any = ()) -> torch.Tensor:
         calls.append([len(row) for row in tokens])
-        return forward(tokens, rows)
+        return forward(tokens, rows, shapes)
 
     monkeypatch.setattr(ours, "_forward", counting)
     return calls

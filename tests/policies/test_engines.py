@@ -8,6 +8,7 @@ import pytest
 import torch
 from palaestra.errors import UserError
 from palaestra.policies.adapting import adapt
+from palaestra.policies.branches import Row
 from palaestra.policies.engines import Engine, Plain, SharedPrefix, engine_of, speaks_plainly
 from palaestra.policies.token_choice import Writer, evaluate_tokens
 from transformers import (
@@ -219,12 +220,70 @@ def test_what_is_kept_of_rows_that_follow_is_no_more_than_it_may_be() -> None:
     ours, most = SharedPrefix(model, adapt(model, last_layers=1), kept=60), list[int]()
 
     def follow(ended: list[tuple[int, list[int]]]) -> list[list[int]]:
-        most.append(sum(len(row) for row in ours._rows))
+        most.append(sum(len(row.ids) for row in ours._rows))
         return [[11, n % VOCABULARY, 3] for n, _ in ended if n < 40]
 
     found = ours.decode(PREFIX, PROMPTS, Writer(1.0), -1, NEW, follow)
     assert len(found) == 44
     assert 40 < max(most) <= 60
-    rows = [(*c.tail, *c.tokens[:-1]) for c in found]
+    rows = [Row((*c.tail, *c.tokens[:-1])) for c in found]
     assert list(ours._rows) == rows[-len(ours._rows) :]
     assert not any(kept.is_inference() for kept in ours._rows.values())  # learned from, later
+
+
+FORKED = [[5, 9, 9, 31, 2, 6, 6], [8, 2, 41, 17, 6, 1, 12, 4], [40, 11, 5, 23, 22, 21, 9, 3]]
+CHOICES = [[[4, 9], [1], [4, 2, END], [7]], [[3, END]], [[8], [9]]]
+"""Of each: several, one, and such of which nothing is read."""
+
+
+def asked() -> tuple[list[list[int]], list[list[int]]]:
+    pairs = list(zip(FORKED, CHOICES, strict=True))
+    return [p for p, said in pairs for _ in said], [one for _, said in pairs for one in said]
+
+
+@pytest.mark.parametrize(("config", "trained"), ENGINES)
+@pytest.mark.parametrize("prefix", [PREFIX, []], ids=["prefix", "none"])
+def test_choices_are_read_as_if_each_stood_alone(
+    config: Any, trained: dict[str, int], prefix: list[int]
+) -> None:
+    model, ours = engine(config, trained)
+    plain = build(config)
+    adapt(plain, **trained)
+    prompts, said = asked()
+    for _ in range(2):
+        hidden_BNH = ours.evaluate(prefix, prompts, said)
+    for i, (prompt, tokens) in enumerate(zip(prompts, said, strict=True)):
+        found = head_of(model)(hidden_BNH[i, : len(tokens)])
+        expected = whole(plain, prefix, prompt, tokens)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        found.log_softmax(1)[:, 3].sum().backward(retain_graph=True)
+        expected.log_softmax(1)[:, 3].sum().backward()
+    for (name, mine), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
+        if mine.requires_grad:
+            torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-3, rtol=1e-3, msg=name)
+
+
+def test_choices_of_the_next_turn_are_read_from_where_it_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prompts, said = asked()
+    # As long as what is worth to be remembered.
+    prompts = [[*prompt, *range(16)] for prompt in prompts]
+    later = [[*prompt, *tokens, 2, 30, 1] for prompt, tokens in zip(prompts, said, strict=True)]
+    expected = engine(LLAMA, {"last_layers": 1})[1].evaluate(PREFIX, later, said)
+    ours = engine(LLAMA, {"last_layers": 1})[1]
+    assert isinstance(ours, SharedPrefix)
+    ours.evaluate(PREFIX, prompts, said, going_on=True)
+    read, forward = list[int](), ours._decoder._forward
+
+    def counted(tokens: list[list[int]], *rest: Any) -> torch.Tensor:
+        read.extend(len(t) for t in tokens)
+        return forward(tokens, *rest)
+
+    monkeypatch.setattr(ours._decoder, "_forward", counted)
+    found = ours.evaluate(PREFIX, later[:1] + later[4:6], said[:1] + said[4:6])
+    assert max(read) <= 8
+    for row, other, tokens in zip(
+        found, [expected[0], *expected[4:6]], said[:1] + said[4:6], strict=True
+    ):
+        torch.testing.assert_close(row[: len(tokens)], other[: len(tokens)], atol=1e-4, rtol=1e-4)

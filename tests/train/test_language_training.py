@@ -6,22 +6,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from palaestra.agents import Seat
 from palaestra.agents.language_ppo import LanguagePPOAgent
 from palaestra.agents.ppo import policy_hash
+from palaestra.envs import views
 from palaestra.errors import UserError
 from palaestra.policies import imitation
 from palaestra.policies.causal_lm import CausalLM
 from palaestra.policies.language import LanguagePolicy
+from palaestra.train.buffers import DictRolloutBuffer
 from palaestra.train.checkpoint import latest_checkpoint
 from palaestra.train.evaluation import Evaluation, seat
 from palaestra.train.language_training import prefix, warm_up
-from palaestra.train.recipe import LanguageRecipe, Recipe, load_recipe
+from palaestra.train.ppo import PPO
+from palaestra.train.recipe import ChoicesRecipe, LanguageRecipe, Recipe, load_recipe
 from palaestra.train.records import read_records
 from palaestra.train.training import Run, build, train
+from stable_baselines3.common.vec_env import DummyVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ENV = "palaestra/Calculator-v0"
@@ -36,6 +41,18 @@ SMALL: dict[str, Any] = {
 def recipe(**changes: Any) -> LanguageRecipe:
     made = load_recipe(ENV, Path("tiny"), SMALL | changes, "language-ppo")
     assert isinstance(made, LanguageRecipe)
+    return made
+
+
+CHOOSING: dict[str, Any] = {
+    "model": "tiny", "warmup": "blind", "last_layers": 1, "learning_rate": 0.001,
+    **{key: value for key, value in SMALL.items() if key != "max_new_tokens"},
+}  # fmt: skip
+
+
+def choosing(**changes: Any) -> ChoicesRecipe:
+    made = load_recipe(ENV, None, CHOOSING | changes, "language-choices")
+    assert isinstance(made, ChoicesRecipe)
     return made
 
 
@@ -72,6 +89,72 @@ def test_it_trains_shows_itself_and_plays(algorithm: str, tmp_path: Path) -> Non
     assert all(record.tokens > 0 for record in found)
 
 
+def test_it_learns_what_to_choose(tmp_path: Path) -> None:
+    run = Run(ENV, choosing(), 3, tmp_path / "run")
+    model = train(run, device="cpu")
+    assert isinstance(model.policy, LanguagePolicy)
+    shown = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    assert {
+        "rollout/success", "rollout/tool_calls", "rollout/kl_to_start", "rollout/entropy",
+        "train/kl_to_start", "validation/success",
+    } <= set(shown.Tags()["scalars"])  # fmt: skip
+    assert "time/tokens_per_second" not in shown.Tags()["scalars"]
+    far = [event.value for event in shown.Scalars("rollout/kl_to_start")]
+    assert abs(far[0]) < 1e-5 < far[-1]
+    greedy = seat(ENV, "test", str(run.folder), {}, "cpu")
+    sampled = seat(ENV, "test", str(run.folder), {"sample": True}, "cpu")
+    assert (greedy.name, sampled.name) == ("tiny choices ppo", "tiny choices ppo (sampled)")
+    assert greedy.fingerprint() != sampled.fingerprint()
+    played = []
+    for batch in (1, 4):
+        path = tmp_path / f"{batch}.jsonl"
+        Evaluation(sampled, ENV, "test").run(range(8), path, batch)
+        records = sorted(read_records([path]), key=lambda r: r.episode_seed)
+        played.append([(r.episode_seed, r.length, r.episode_return) for r in records])
+    assert played[0] == played[1]
+    assert len(played[0]) == 8
+    with pytest.raises(UserError, match="was trained on"):
+        seat("palaestra/Capitals-v0", "test", str(run.folder), {}, "cpu")
+
+
+class _LikesProducts(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Rewards whoever chooses to multiply, whatever was asked, and ends."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        chosen = self.get_wrapper_attr("_choices")[int(action)]
+        observation, _, _, _, info = self.env.step(action)
+        return observation, float("*" in chosen), True, False, info
+
+
+def test_who_chooses_finds_out_what_is_liked(tmp_path: Path) -> None:
+    model = warm_up(ENV, choosing(), 0, tmp_path / "base")
+
+    def world() -> gymnasium.Env[Any, Any]:
+        return _LikesProducts(views.make(ENV, "array", split="train"))
+
+    ppo = PPO(
+        LanguagePolicy, DummyVecEnv([world] * 16), 1e-3, 8, 32, 4, seed=0,
+        rollout_buffer_class=DictRolloutBuffer, policy_kwargs={"model": model, "last_layers": 1},
+    )  # fmt: skip
+    liked = list[float]()
+    for _ in range(5):
+        ppo.learn(128, reset_num_timesteps=False)
+        liked.append(float(ppo.rollout_buffer.rewards.mean()))
+    assert liked[0] < 0.4
+    assert liked[-1] > 0.8
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"grammar": "calls"}, {"max_new_tokens": 8}, {"algorithm": "grpo"},
+     {"continuous_batching": True}, {"sampling_dtype": "bfloat16"}],
+    ids=str,
+)  # fmt: skip
+def test_what_only_writers_have_is_named(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"{next(iter(changes))}=.* they are chosen"):
+        choosing(**changes)
+
+
 def test_a_sampled_episode_depends_on_its_seed_alone(tmp_path: Path) -> None:
     run = Run(ENV, recipe(total_steps=32), 0, tmp_path / "run")
     train(run, device="cpu")
@@ -103,6 +186,7 @@ def wordy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({}, False), ({"algorithm": "grpo"}, False), ({"algorithm": "grpo"}, True),
         ({"last_layers": 1}, True), ({"sampling_dtype": "bfloat16"}, True),
         ({"last_layers": 1, "continuous_batching": True}, True),
+        ({"choices": True}, False),
     ],
     ids=str,
 )  # fmt: skip
@@ -111,7 +195,8 @@ def test_a_killed_run_ends_in_the_same_weights(
 ) -> None:
     if says_all:
         changes = changes | {"model": str(wordy), "warmup": "none"}
-    whole = Run(ENV, recipe(**changes), 0, tmp_path / "whole")
+    trained = choosing() if "choices" in changes else recipe(**changes)
+    whole = Run(ENV, trained, 0, tmp_path / "whole")
     train(whole, device="cpu")
     killed = Run(ENV, whole.recipe, 0, tmp_path / "killed")
     with pytest.raises(KeyboardInterrupt):
