@@ -55,8 +55,8 @@ class Engine(ABC):
 
         Args:
             prefix: Tokens before all rows.
-            prompts: Of each row; those that are alike are read once.
-            actions: Of each row.
+            prompts: Of each row.
+            actions: Of each row; a prompt that several share may be read once.
             going_on: Whether more will be asked behind these prompts, of the same weights.
 
         Returns:

@@ -278,38 +278,45 @@ class LanguagePolicy(ActorCriticPolicy):
         Returns:
             Shapes (B, 1), (B,) and (B,).
         """
-        return self._evaluate_actions(obs, actions, self.relative_entropy)
-
-    @torch.no_grad()
-    def kl_to_start(self, obs: Any, actions: Tensor) -> Tensor:
-        """Return the KL divergence from the policy as it was at the start, shape (B,), in nats.
-
-        Of a message it is the sum over its tokens, of what each could have been.
-        """
-        entropies_B = self._evaluate_actions(obs, actions, relative=True)[2]
-        assert entropies_B is not None
-        return -entropies_B
-
-    @torch.no_grad()
-    def entropy(self, obs: Any, actions: Tensor) -> Tensor:
-        """Return the entropy of each action, shape (B,), in nats; of a message a token's mean."""
-        entropies_B = self._evaluate_actions(obs, actions, relative=False)[2]
-        assert entropies_B is not None
-        return entropies_B
-
-    def _evaluate_actions(
-        self, obs: Any, actions: Tensor, relative: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
         if self._chooses:
             values_B1, distribution = self._score(obs)
-            entropies_B = distribution.entropy()
-            if relative:
-                entropies_B = -kl_divergence(distribution, self._first_choices(obs))
-            return values_B1, distribution.log_prob(actions.long().flatten()), entropies_B
+            log_probs_B = distribution.log_prob(actions.long().flatten())
+            if not self.relative_entropy:
+                return values_B1, log_probs_B, distribution.entropy()
+            return values_B1, log_probs_B, -kl_divergence(distribution, self._first_choices(obs))
         prefix, prompts = self._prompts(obs)
-        said = [through(row, self.chat.end) for row in actions.long().tolist()]
-        values_B1, evaluated = self._evaluate(prefix, prompts, said, True, relative)
+        values_B1, evaluated = self._evaluate(
+            prefix, prompts, self._said(actions), True, self.relative_entropy
+        )
         return values_B1, evaluated.log_probs_B, evaluated.entropies_B
+
+    @torch.no_grad()
+    def kl_and_entropy(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how far it has come from the start, and how sure it is, at each action.
+
+        Returns:
+            KL divergences, of a message the sum over its tokens of what each could have been;
+            and entropies, of a message the mean over its tokens. Shapes (B,), in nats.
+        """
+        if self._chooses:
+            distribution = self._score(obs)[1]
+            return kl_divergence(distribution, self._first_choices(obs)), distribution.entropy()
+        (prefix, prompts), said = self._prompts(obs), self._said(actions)
+        hidden_BNH, allowed_MV = self.engine.evaluate(prefix, prompts, said), self._allowed(said)
+        first_MV = self._first(prefix, prompts, said, allowed_MV)
+        relative_B, entropies_B = (
+            evaluate_tokens(
+                self._head, hidden_BNH, said, self.temperature, True, start, allowed_MV
+            ).entropies_B
+            for start in (first_MV, None)
+        )
+        assert relative_B is not None
+        assert entropies_B is not None
+        return -relative_B, entropies_B
+
+    def _said(self, actions: Tensor) -> list[list[int]]:
+        """Return the tokens of messages, as far as they go."""
+        return [through(row, self.chat.end) for row in actions.long().tolist()]
 
     def predict_values(self, obs: Any) -> Tensor:
         """Return the critic's values, shape (B, 1)."""
@@ -376,6 +383,13 @@ class LanguagePolicy(ActorCriticPolicy):
     # Reading
 
     @property
+    def _head(self) -> Any:
+        return self.language_model.get_output_embeddings()
+
+    def _allowed(self, said: list[list[int]]) -> Tensor | None:
+        return None if self._grammar is None else self._grammar.allowed(said)
+
+    @property
     def _drafts(self) -> bool:
         return bool(self._settings["sampling_dtype"] or self._settings["sampling_engine"])
 
@@ -422,12 +436,11 @@ class LanguagePolicy(ActorCriticPolicy):
         going_on: bool = False,
     ) -> tuple[Tensor, Evaluated]:
         hidden_BNH = self.engine.evaluate(prefix, prompts, said, going_on)
-        head: Any = self.language_model.get_output_embeddings()
-        allowed_MV = None if self._grammar is None or self._chooses else self._grammar.allowed(said)
+        allowed_MV = None if self._chooses else self._allowed(said)
         # Last, for what the engine keeps of the frozen part is now there.
         first_MV = self._first(prefix, prompts, said, allowed_MV) if relative else None
         evaluated = evaluate_tokens(
-            head, hidden_BNH, said, self.temperature, entropy, first_MV, allowed_MV
+            self._head, hidden_BNH, said, self.temperature, entropy, first_MV, allowed_MV
         )
         return self.value_net(hidden_BNH[:, 0]), evaluated
 
@@ -440,7 +453,6 @@ class LanguagePolicy(ActorCriticPolicy):
     ) -> Tensor:
         """Return how likely at the start all was that could stand in messages, shape (M, V)."""
         rows = [(*prompt, -1, *tokens) for prompt, tokens in zip(prompts, said, strict=True)]
-        head: Any = self.language_model.get_output_embeddings()
         with self._start.instead():
             # The start does not change: an update reads each of its rows once for all epochs.
             if new := [i for i, row in enumerate(rows) if row not in self._read_at_start]:
@@ -449,7 +461,7 @@ class LanguagePolicy(ActorCriticPolicy):
                     self._read_at_start[rows[i]] = hidden_NH[: len(said[i])].clone()
             known = [self._read_at_start[row] for row in rows]
             hidden_BNH = pad_sequence(known, batch_first=True)
-            return all_log_probs(head, hidden_BNH, said, self.temperature, allowed_MV)
+            return all_log_probs(self._head, hidden_BNH, said, self.temperature, allowed_MV)
 
     def _first_choices(self, obs: Any) -> CategoricalDistribution:
         """Return the distribution over choices as it was at the start."""

@@ -78,5 +78,7 @@ class DialogueStatistics(BaseCallback):
             return torch.as_tensor(picked, device=policy.device)
 
         played = some(buffer.observations), some(buffer.actions)
-        self.logger.record("rollout/kl_to_start", float(policy.kl_to_start(*played).mean()))
-        self.logger.record("rollout/entropy", float(policy.entropy(*played).mean()))
+        for name, found_B in zip(
+            ("kl_to_start", "entropy"), policy.kl_and_entropy(*played), strict=True
+        ):
+            self.logger.record(f"rollout/{name}", float(found_B.mean()))

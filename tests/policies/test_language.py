@@ -174,19 +174,21 @@ def test_the_start_is_remembered_whatever_is_trained(
     ours, obs = policy(tiny_chat_folder, relative_entropy=True, **options), seen(tiny_chat_folder)
     at_start = policy(tiny_chat_folder, **options)
     actions, _, _ = ours(obs)
-    torch.testing.assert_close(ours.kl_to_start(obs, actions), torch.zeros(4), atol=1e-5, rtol=0)
+    divergences, entropies = ours.kl_and_entropy(obs, actions)
+    torch.testing.assert_close(divergences, torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(entropies, at_start.evaluate_actions(obs, actions)[2])
     for _ in range(3):
         ours.evaluate_actions(obs, actions)[1].sum().backward()
         ours.optimizer.step()
     ours(obs)  # forgets what it had read
     weights = [p.detach().clone() for p in ours.parameters()]
-    divergences = ours.kl_to_start(obs, actions)
+    divergences = ours.kl_and_entropy(obs, actions)[0]
     assert (divergences > 1e-6).all()
     assert all(torch.equal(a, b) for a, b in zip(weights, ours.parameters(), strict=True))
     torch.testing.assert_close(divergences, -ours.evaluate_actions(obs, actions)[2])
     # Over all the messages of one token, which can be listed: the end, or another token.
     one = torch.full_like(actions, ours.chat.end)
-    divergence, expected = ours.kl_to_start(obs, one), torch.zeros(4)
+    divergence, expected = ours.kl_and_entropy(obs, one)[0], torch.zeros(4)
     for token in range(len(ours.chat.tokenizer)):
         two = one.clone()
         two[:, 0] = token
@@ -218,7 +220,9 @@ def test_choices_have_a_start_too(tiny_chat_folder: Path) -> None:
     ours.evaluate_actions(obs, actions)[1].sum().backward()
     ours.optimizer.step()
     expected = torch.distributions.kl_divergence(ours.get_distribution(obs).distribution, first)
-    torch.testing.assert_close(ours.kl_to_start(obs, actions), expected, atol=1e-5, rtol=1e-3)
+    divergences, entropies = ours.kl_and_entropy(obs, actions)
+    torch.testing.assert_close(divergences, expected, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(entropies, ours.get_distribution(obs).entropy())
 
 
 def test_the_critic_moves_the_model_only_if_told(tiny_chat_folder: Path) -> None:
