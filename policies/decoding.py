@@ -61,8 +61,8 @@ class Continuation(NamedTuple):
 class Reading(NamedTuple):
     """What was made of a row."""
 
-    hidden_H: Tensor
-    """What the last layer said behind it, shape (H,)."""
+    hidden_NH: Tensor
+    """What the last layer said of it where it was new, at its end, shape (N, H)."""
     inputs_TH: Tensor | None
     """What went into the layer `first`, shape (T, H); None without one."""
 
@@ -150,7 +150,8 @@ class Decoder:
         count = len(rows)
         pasts = self._recall_all([row.tail for row in rows])
         room = _ROOM * max_new_tokens if follow else max_new_tokens - 1
-        hidden_AH, batch = self._read(tails, pasts, room)
+        hidden, batch = self._read(tails, pasts, room)
+        hidden_AH = torch.stack([hidden_NH[-1] for hidden_NH in hidden])
         active = list(range(count))
         while True:
             chosen = choose(self._logits(hidden_AH), active).tolist()
@@ -183,7 +184,7 @@ class Decoder:
             if new:
                 batch = self._seat(batch, here, taken, max_new_tokens)
                 self._forget(len(ended))
-            hidden_AH = self._forward([[row.newest] for row in here], batch)
+            hidden_AH = self._forward([[row.newest] for row in here], batch)[:, 0]
         self._forget(count)
         return [row.continuation for row in rows]
 
@@ -200,17 +201,16 @@ class Decoder:
         """
         self._read_prefix(list(prefix))
         tails = [list(row.ids) for row in rows]
-        recall = self._recall_all if remember else self._recalled
-        hidden_BH, found = self._read(
-            tails, recall([t[: r.stem] for t, r in zip(tails, rows, strict=True)]), 0, rows
-        )
+        stems = [tail[: row.stem] for tail, row in zip(tails, rows, strict=True)]
+        recalled = self._recall_all(stems) if remember else [self._recall(s)[1] for s in stems]
+        hidden, found = self._read(tails, recalled, 0, rows)
         pasts = [found.take(i, tail) for i, tail in enumerate(tails)]
         if remember:
             self._pasts += [past.first(row.stem) for past, row in zip(pasts, rows, strict=True)]
             self._forget(len(rows))
         return [
-            Reading(hidden_H, self._inputs(past))
-            for hidden_H, past in zip(hidden_BH, pasts, strict=True)
+            Reading(hidden_NH, self._inputs(past))
+            for hidden_NH, past in zip(hidden, pasts, strict=True)
         ]
 
     def prefix_inputs(self, ids: list[int]) -> Tensor | None:
@@ -251,10 +251,6 @@ class Decoder:
         used = {place for place, past in recalled if past.ids}
         self._pasts = deque(past for i, past in enumerate(self._pasts) if i not in used)
         return [past for _, past in recalled]
-
-    def _recalled(self, tails: Sequence[list[int]]) -> list[Past]:
-        """Return what is remembered of rows, and remember it."""
-        return [self._recall(tail)[1] for tail in tails]
 
     def _recall(self, tail: list[int]) -> tuple[int, Past]:
         """Return where something is remembered of the beginning of a row, and what.
@@ -300,7 +296,7 @@ class Decoder:
         pasts: list[Past],
         more: int,
         shapes: Sequence[Row] = (),
-    ) -> tuple[Tensor, Rows]:
+    ) -> tuple[list[Tensor], Rows]:
         """Read the rest of each row, and return what the last layer says, and rows to go on with.
 
         Rows of different lengths are read apart, since padding is read as slowly as words.
@@ -316,17 +312,19 @@ class Decoder:
         if len(groups) == 1:
             rows = self._rows(pasts, len(new[groups[0][0]]) + more)
             pasts.clear()
-            return self._forward(new, rows, shapes), rows
+            hidden_BTH = self._forward(new, rows, shapes)
+            return [h_TH[-len(t) :] for h_TH, t in zip(hidden_BTH, new, strict=True)], rows
         hidden: dict[int, Tensor] = {}
         for group in groups:
             rows = self._rows([pasts[i] for i in group], len(new[group[0]]))
             some = [shapes[i] for i in group] if shapes else ()
-            found_GH = self._forward([new[i] for i in group], rows, some)
+            found_GTH = self._forward([new[i] for i in group], rows, some)
             for place, i in enumerate(group):
-                hidden[i], pasts[i] = found_GH[place], rows.take(place, list(tails[i]))
+                hidden[i] = found_GTH[place, -len(new[i]) :]
+                pasts[i] = rows.take(place, list(tails[i]))
         rows = self._rows(pasts, more)
         pasts.clear()
-        return torch.stack([hidden[i] for i in range(len(tails))]), rows
+        return [hidden[i] for i in range(len(tails))], rows
 
     def _rows(self, pasts: Sequence[Past], more: int) -> Rows:
         return Rows(self._model, pasts, more, self._first is not None)
@@ -337,9 +335,9 @@ class Decoder:
             self._pasts.popleft() if len(self._pasts) > newest else self._pasts.pop()
 
     def _forward(self, tokens: list[list[int]], rows: Rows, shapes: Sequence[Row] = ()) -> Tensor:
-        """Read more tokens of each row and return what the last layer says, shape (A, H).
+        """Read more tokens of each row and return what the last layer says, shape (A, T, H).
 
-        Of rows that end in branches, `shapes`, the last of their tokens.
+        Tokens stand at the right. Of rows that end in branches, `shapes`, the last of their tokens.
         """
         width = max(map(len, tokens))
         device = rows.real_BT.device
@@ -367,8 +365,8 @@ class Decoder:
             )
         for inputs_BTH in inputs:
             rows.remember(inputs_BTH)
-        hidden: Tensor = out.last_hidden_state[:, -1]
-        return hidden
+        hidden_ATH: Tensor = out.last_hidden_state
+        return hidden_ATH
 
 
 @contextmanager

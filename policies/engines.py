@@ -48,16 +48,18 @@ class Engine(ABC):
         """Return what the last layer says behind each prompt, shape (B, H), without gradient."""
 
     @abstractmethod
-    def evaluate(
-        self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids], going_on: bool = False
-    ) -> Tensor:
-        """Return what the last layer says before each token of the actions, with gradients.
+    def weigh(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+        """Return what the last layer says before each token of actions that may be taken.
 
-        Args:
-            prefix: Tokens before all rows.
-            prompts: Of each row.
-            actions: Of each row; a prompt that several share may be read once.
-            going_on: Whether more will be asked behind these prompts, of the same weights.
+        For who is about to act, and then comes back with the next turn.
+
+        Returns:
+            As `evaluate`, without gradients.
+        """
+
+    @abstractmethod
+    def evaluate(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+        """Return what the last layer says before each token of the actions, with gradients.
 
         Returns:
             Shape (B, N, H), N of the longest action; what is beyond an action means nothing.
@@ -103,14 +105,27 @@ class SharedPrefix(Engine):
     def last(self, prefix: Ids, prompts: Sequence[Ids]) -> Tensor:
         """Return what the last layer says behind each prompt, shape (B, H), without gradient."""
         found = self._decoder.read(prefix, [Row(tuple(prompt)) for prompt in prompts])
-        return torch.stack([reading.hidden_H for reading in found])
+        return torch.stack([reading.hidden_NH[-1] for reading in found])
 
-    def evaluate(
-        self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids], going_on: bool = False
-    ) -> Tensor:
+    @torch.no_grad()
+    def weigh(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+        """Return what the last layer says before each token of actions that may be taken."""
+        rows, places = joined(prompts, actions)
+        found = self._decoder.read(prefix, rows, remember=True)
+        starts, end = [], 0
+        for row, reading in zip(rows, found, strict=True):
+            end += len(reading.hidden_NH)
+            starts.append(end - len(row.ids))  # of what was remembered nothing is asked
+            if self._frozen:
+                assert reading.inputs_TH is not None
+                self._keep(row, reading.inputs_TH)
+        hidden_MH = torch.cat([reading.hidden_NH for reading in found])
+        return _before(Read(hidden_MH, starts), places, actions)
+
+    def evaluate(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
         """Return what the last layer says before each token of the actions, with gradients."""
         rows, places = joined(prompts, actions)
-        inputs = self._inputs(prefix, rows, going_on) if self._frozen else None
+        inputs = self._inputs(prefix, rows) if self._frozen else None
         read = self._upper.run(self._prefix_inputs(list(prefix)), rows, inputs)
         return _before(read, places, actions)
 
@@ -131,12 +146,11 @@ class SharedPrefix(Engine):
             self._prefix = prefix, _own(found) if found is not None else None
         return self._prefix[1]
 
-    def _inputs(self, prefix: Ids, rows: list[Row], going_on: bool) -> list[Tensor]:
+    def _inputs(self, prefix: Ids, rows: list[Row]) -> list[Tensor]:
         """Return what goes into the first layer of rows, whether or not it was kept."""
         known = {row: self._rows[row] for row in rows if row in self._rows}
         if missing := [row for row in dict.fromkeys(rows) if row not in known]:
-            found = self._decoder.read(prefix, missing, going_on)
-            for row, reading in zip(missing, found, strict=True):
+            for row, reading in zip(missing, self._decoder.read(prefix, missing), strict=True):
                 assert reading.inputs_TH is not None
                 known[row] = self._keep(row, reading.inputs_TH)
         return [known[row] for row in rows]
@@ -219,9 +233,7 @@ class Plain(Engine):
         """Return what the last layer says behind each prompt, shape (B, H), without gradient."""
         return self.evaluate(prefix, prompts, [[0]] * len(prompts))[:, 0]
 
-    def evaluate(
-        self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids], going_on: bool = False
-    ) -> Tensor:
+    def evaluate(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
         """Return what the last layer says before each token of the actions, with gradients."""
         whole = [[*prefix, *prompt] for prompt in prompts]
         rows = [[*p, *a[:-1]] for p, a in zip(whole, actions, strict=True)]
@@ -234,6 +246,11 @@ class Plain(Engine):
         places = [Place(i, len(p) - 1, len(p)) for i, p in enumerate(whole)]
         read = Read(hidden_BTH.flatten(0, 1), list(range(0, B * T, T)))
         return _before(read, places, actions)
+
+    @torch.no_grad()
+    def weigh(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+        """Return what the last layer says before each token of actions that may be taken."""
+        return self.evaluate(prefix, prompts, actions)
 
     def forget(self) -> None:
         """Do nothing: nothing is remembered."""

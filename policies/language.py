@@ -181,7 +181,7 @@ class LanguagePolicy(ActorCriticPolicy):
             log-probabilities, shape (B,).
         """
         if self._chooses:
-            values_B1, distribution = self._score(obs, acting=True)
+            values_B1, distribution = self._weigh(obs)
             actions_B = distribution.get_actions(deterministic)
             return actions_B, values_B1, distribution.log_prob(actions_B)
         writer = Writer(self.temperature, deterministic)
@@ -333,7 +333,7 @@ class LanguagePolicy(ActorCriticPolicy):
         """
         if not self._chooses:
             raise UserError("messages have no distribution that could be listed: use `forward`")
-        return self._score(obs, acting=True)[1]
+        return self._weigh(obs)[1]
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         return self.forward(observation, deterministic)[0]
@@ -433,10 +433,9 @@ class LanguagePolicy(ActorCriticPolicy):
         said: list[list[int]],
         entropy: bool,
         relative: bool = False,
-        going_on: bool = False,
     ) -> tuple[Tensor, Evaluated]:
-        hidden_BNH = self.engine.evaluate(prefix, prompts, said, going_on)
-        allowed_MV = None if self._chooses else self._allowed(said)
+        hidden_BNH = self.engine.evaluate(prefix, prompts, said)
+        allowed_MV = self._allowed(said)
         # Last, for what the engine keeps of the frozen part is now there.
         first_MV = self._first(prefix, prompts, said, allowed_MV) if relative else None
         evaluated = evaluate_tokens(
@@ -475,10 +474,17 @@ class LanguagePolicy(ActorCriticPolicy):
                 self._read_at_start |= zip([keys[i] for i in new], logits_BK, strict=True)
         return self._categorical(torch.stack([self._read_at_start[key] for key in keys]))
 
-    def _score(self, obs: Any, acting: bool = False) -> tuple[Tensor, CategoricalDistribution]:
+    def _weigh(self, obs: Any) -> tuple[Tensor, CategoricalDistribution]:
+        """Return values and the distribution over choices, of which one is about to be taken."""
+        if torch.is_grad_enabled():
+            return self._score(obs)
+        self._refresh()
+        return self._score(obs, self.engine.weigh)
+
+    def _score(
+        self, obs: Any, read: Callable[..., Tensor] | None = None
+    ) -> tuple[Tensor, CategoricalDistribution]:
         """Return values, and the distribution over choices by their log-probabilities."""
-        if acting:
-            self._refresh()
         prefix, prompts = self._prompts(obs)
         mask_BK = obs["mask"].bool()
         said = texts(obs["choices"].flatten(0, 1))
@@ -489,10 +495,11 @@ class LanguagePolicy(ActorCriticPolicy):
         logits_BK = torch.full(mask_BK.shape, _MASKED, device=self.device)
         if not rows:  # the last observation of an episode has none
             return self.predict_values(obs), self._categorical(logits_BK)
-        values_R1, evaluated = self._evaluate(prefix, rows, choices, False, going_on=acting)
+        hidden_RNH = (read or self.engine.evaluate)(prefix, rows, choices)
+        evaluated = evaluate_tokens(self._head, hidden_RNH, choices, self.temperature, False)
         logits_BK = logits_BK.masked_scatter(mask_BK, evaluated.log_probs_B)
         firsts_B = mask_BK.sum(1).cumsum(0) - mask_BK.sum(1)
-        values_B1 = values_R1[firsts_B.clamp(max=len(rows) - 1)]
+        values_B1 = self.value_net(hidden_RNH[firsts_B.clamp(max=len(rows) - 1), 0])
         return values_B1, self._categorical(logits_BK)
 
     def _categorical(self, logits_BK: Tensor) -> CategoricalDistribution:

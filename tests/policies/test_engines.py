@@ -250,12 +250,14 @@ def test_choices_are_read_as_if_each_stood_alone(
     plain = build(config)
     adapt(plain, **trained)
     prompts, said = asked()
-    for _ in range(2):
-        hidden_BNH = ours.evaluate(prefix, prompts, said)
+    weighed_BNH = ours.weigh(prefix, prompts, said)
+    hidden_BNH = ours.evaluate(prefix, prompts, said)
     for i, (prompt, tokens) in enumerate(zip(prompts, said, strict=True)):
         found = head_of(model)(hidden_BNH[i, : len(tokens)])
         expected = whole(plain, prefix, prompt, tokens)
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        weighed = head_of(model)(weighed_BNH[i, : len(tokens)])
+        torch.testing.assert_close(weighed, expected, atol=1e-4, rtol=1e-4)
         found.log_softmax(1)[:, 3].sum().backward(retain_graph=True)
         expected.log_softmax(1)[:, 3].sum().backward()
     for (name, mine), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
@@ -266,14 +268,11 @@ def test_choices_are_read_as_if_each_stood_alone(
 def test_choices_of_the_next_turn_are_read_from_where_it_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    prompts, said = asked()
-    # As long as what is worth to be remembered.
-    prompts = [[*prompt, *range(16)] for prompt in prompts]
-    later = [[*prompt, *tokens, 2, 30, 1] for prompt, tokens in zip(prompts, said, strict=True)]
-    expected = engine(LLAMA, {"last_layers": 1})[1].evaluate(PREFIX, later, said)
-    ours = engine(LLAMA, {"last_layers": 1})[1]
+    model, ours = engine(LLAMA, {"last_layers": 1})
     assert isinstance(ours, SharedPrefix)
-    ours.evaluate(PREFIX, prompts, said, going_on=True)
+    prompts, said = asked()
+    prompts = [[*prompt, *range(16)] for prompt in prompts]  # what is worth to be remembered
+    ours.weigh(PREFIX, prompts, said)
     read, forward = list[int](), ours._decoder._forward
 
     def counted(tokens: list[list[int]], *rest: Any) -> torch.Tensor:
@@ -281,9 +280,12 @@ def test_choices_of_the_next_turn_are_read_from_where_it_begins(
         return forward(tokens, *rest)
 
     monkeypatch.setattr(ours._decoder, "_forward", counted)
-    found = ours.evaluate(PREFIX, later[:1] + later[4:6], said[:1] + said[4:6])
+    taken = [0, 4, 5]
+    later = [[*prompts[i], *said[i], 2, 30, 1] for i in taken]
+    for _ in range(2):
+        found = ours.weigh(PREFIX, later, said[:3])
+        for row, prompt, tokens in zip(found, later, said, strict=False):
+            expected = whole(build(LLAMA), PREFIX, prompt, tokens)
+            logits = head_of(model)(row[: len(tokens)])
+            torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
     assert max(read) <= 8
-    for row, other, tokens in zip(
-        found, [expected[0], *expected[4:6]], said[:1] + said[4:6], strict=True
-    ):
-        torch.testing.assert_close(row[: len(tokens)], other[: len(tokens)], atol=1e-4, rtol=1e-4)
