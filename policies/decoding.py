@@ -190,23 +190,25 @@ class Decoder:
 
     @torch.inference_mode()
     def read(
-        self, prefix: Sequence[int], rows: Sequence[Row], remember: bool = False
+        self, prefix: Sequence[int], rows: Sequence[Row], dialogues: Sequence[int] | None = None
     ) -> list[Reading]:
         """Read rows to their ends, without a token more.
 
         Args:
             prefix: As for `decode`.
             rows: What is read.
-            remember: Whether to remember what their branches share, for the next turn.
+            dialogues: Tokens of each that are remembered for the next turn; the last of them,
+                and all behind it, are read in any case. None to remember nothing.
         """
         self._read_prefix(list(prefix))
         tails = [list(row.ids) for row in rows]
-        stems = [tail[: row.stem] for tail, row in zip(tails, rows, strict=True)]
-        recalled = self._recall_all(stems) if remember else [self._recall(s)[1] for s in stems]
+        lengths = dialogues or [row.stem for row in rows]
+        known = [tail[:length] for tail, length in zip(tails, lengths, strict=True)]
+        recalled = self._recall_all(known) if dialogues else [self._recall(k)[1] for k in known]
         hidden, found = self._read(tails, recalled, 0, rows)
         pasts = [found.take(i, tail) for i, tail in enumerate(tails)]
-        if remember:
-            self._pasts += [past.first(row.stem) for past, row in zip(pasts, rows, strict=True)]
+        if dialogues:
+            self._pasts += [past.first(n) for past, n in zip(pasts, dialogues, strict=True)]
             self._forget(len(rows))
         return [
             Reading(hidden_NH, self._inputs(past))

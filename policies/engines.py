@@ -111,7 +111,8 @@ class SharedPrefix(Engine):
     def weigh(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
         """Return what the last layer says before each token of actions that may be taken."""
         rows, places = joined(prompts, actions)
-        found = self._decoder.read(prefix, rows, remember=True)
+        dialogues = {place.row: place.before + 1 for place in places}
+        found = self._decoder.read(prefix, rows, [dialogues[i] for i in range(len(rows))])
         starts, end = [], 0
         for row, reading in zip(rows, found, strict=True):
             end += len(reading.hidden_NH)
