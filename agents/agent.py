@@ -58,7 +58,7 @@ class Agent(ABC):
     own generator. So episodes may be played in any order and in batches of any size.
     """
 
-    view: ClassVar[Literal["native", "array", "text", "dialogue"]]
+    view: ClassVar[Literal["native", "array", "text", "dialogue", "choices"]]
     """The view it plays."""
     reveals: ClassVar[bool] = False
     """Whether it must be told the solution (`info["solution"]`)."""

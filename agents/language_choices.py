@@ -20,13 +20,9 @@ class LanguageChoicesAgent(LanguagePPOAgent):
         sample: Whether to sample choices instead of taking the likeliest.
     """
 
-    view: ClassVar[Literal["array", "dialogue"]] = "array"
+    view: ClassVar[Literal["array", "dialogue", "choices"]] = "choices"
 
-    @property
-    def name(self) -> str:
-        """As of who writes, and that it chooses."""
-        model, _, rest = super().name.partition(" ")
-        return f"{model} choices {rest}"
+    does: ClassVar[str] = "choices "
 
     def act(
         self,

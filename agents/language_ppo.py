@@ -22,13 +22,16 @@ class LanguagePPOAgent(PPOAgent):
         sample: Whether to sample tokens instead of taking the likeliest.
     """
 
-    view: ClassVar[Literal["array", "dialogue"]] = "dialogue"
+    view: ClassVar[Literal["array", "dialogue", "choices"]] = "dialogue"
+
+    does: ClassVar[str] = ""
+    """What its name says of its actions, where they are no messages."""
 
     @property
     def name(self) -> str:
         """The model and what it was trained with, and `(sampled)` if it samples."""
         model = Path(self.card["model"]).name  # of a warm start, what it began with
-        return f"{model} {self.card['algorithm']}" + (
+        return f"{model} {self.does}{self.card['algorithm']}" + (
             " (sampled)" if self.options["sample"] else ""
         )
 

@@ -28,7 +28,7 @@ class PPOAgent(Agent):
         UserError: it was trained on another environment.
     """
 
-    view: ClassVar[Literal["array", "dialogue"]] = "array"
+    view: ClassVar[Literal["array", "dialogue", "choices"]] = "array"
 
     def __init__(self, seat: Seat, model: PPO, card: dict[str, Any], sample: bool = False) -> None:
         super().__init__(seat, sample=sample)

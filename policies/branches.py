@@ -7,7 +7,7 @@ choice only. So many choices cost about as much as one.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import NamedTuple
 
 import torch
@@ -53,29 +53,42 @@ class Place(NamedTuple):
     """The token with which it begins, if anything of it is read."""
 
 
-def joined(prompts: Sequence[Ids], actions: Sequence[Ids]) -> tuple[list[Row], list[Place]]:
+def joined(
+    prompts: Sequence[Ids], actions: Sequence[Ids], groups: Sequence[int] | None = None
+) -> tuple[list[Row], list[Place]]:
     """Return the rows in which actions are read, all but the last token of each, and where.
 
-    Actions behind the same prompt share a row, where that is less to read and to attend to.
+    Args:
+        prompts: What stands before each action.
+        actions: The actions.
+        groups: Numbers; neighbours of one number have the same prompt, and share rows.
     """
-    together: dict[tuple[int, ...], list[int]] = {}
-    for i, prompt in enumerate(prompts):
-        together.setdefault(tuple(prompt), []).append(i)
     rows: list[Row] = []
-    places: dict[int, Place] = {}
-    for prompt, members in together.items():
-        ends = [tuple(actions[i][:-1]) for i in members]
-        # What is shared is read once, but all that stands in a row is compared with all of it.
-        shared = len(prompt) * len(members) >= sum(map(len, ends))
-        for some in [members] if shared else [[i] for i in members]:
-            start = len(prompt)
-            for i in some:
-                places[i] = Place(len(rows), len(prompt) - 1, start)
-                start += len(actions[i]) - 1
-            ids = (*prompt, *(token for i in some for token in actions[i][:-1]))
-            branches = tuple(len(actions[i]) - 1 for i in some) if len(some) > 1 else ()
-            rows.append(Row(ids, branches))
-    return rows, [places[i] for i in range(len(prompts))]
+    places: list[Place] = []
+    for _, numbers in groupby(range(len(prompts)), groups.__getitem__ if groups else None):
+        some, length = list[int](), 0
+        members = list(numbers)
+        for i in members:
+            # All that stands in a row is compared with all of it, so rows are not to grow long.
+            if some and length + len(actions[i]) > max(len(prompts[i]), _BRANCHES):
+                _join(rows, places, prompts[i], [actions[k] for k in some])
+                some, length = [], 0
+            some.append(i)
+            length += len(actions[i])
+        _join(rows, places, prompts[members[0]], [actions[k] for k in some])
+    return rows, places
+
+
+_BRANCHES = 128
+"""Tokens of branches that any prompt may have behind it."""
+
+
+def _join(rows: list[Row], places: list[Place], prompt: Ids, actions: Sequence[Ids]) -> None:
+    ends = [tuple(action[:-1]) for action in actions]
+    starts = accumulate(map(len, ends), initial=len(prompt))
+    places += [Place(len(rows), len(prompt) - 1, s) for s, _ in zip(starts, ends, strict=False)]
+    ids = (*prompt, *(token for end in ends for token in end))
+    rows.append(Row(ids, tuple(map(len, ends)) if len(ends) > 1 else ()))
 
 
 def apart(owners_BT: Tensor) -> Tensor:

@@ -208,8 +208,9 @@ class Decoder:
         hidden, found = self._read(tails, recalled, 0, rows)
         pasts = [found.take(i, tail) for i, tail in enumerate(tails)]
         if dialogues:
-            self._pasts += [past.first(n) for past, n in zip(pasts, dialogues, strict=True)]
-            self._forget(len(rows))
+            new = {tuple(k): past for k, past in zip(known, pasts, strict=True)}
+            self._pasts += [past.first(len(k)).alone() for k, past in new.items()]
+            self._forget(len(new))
         return [
             Reading(hidden_NH, self._inputs(past))
             for hidden_NH, past in zip(hidden, pasts, strict=True)

@@ -48,18 +48,35 @@ class Engine(ABC):
         """Return what the last layer says behind each prompt, shape (B, H), without gradient."""
 
     @abstractmethod
-    def weigh(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+    def weigh(
+        self,
+        prefix: Ids,
+        prompts: Sequence[Ids],
+        actions: Sequence[Ids],
+        groups: Sequence[int] | None = None,
+    ) -> Tensor:
         """Return what the last layer says before each token of actions that may be taken.
 
-        For who is about to act, and then comes back with the next turn.
-
-        Returns:
-            As `evaluate`, without gradients.
+        For who is about to act, and then comes back with the next turn. As `evaluate`, without
+        gradients.
         """
 
     @abstractmethod
-    def evaluate(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+    def evaluate(
+        self,
+        prefix: Ids,
+        prompts: Sequence[Ids],
+        actions: Sequence[Ids],
+        groups: Sequence[int] | None = None,
+    ) -> Tensor:
         """Return what the last layer says before each token of the actions, with gradients.
+
+        Args:
+            prefix: Tokens before all rows.
+            prompts: Of each row.
+            actions: Of each row.
+            groups: Numbers of the rows; neighbours of one number have the same prompt, which may
+                be read once for all of them. None where each is to be read for itself.
 
         Returns:
             Shape (B, N, H), N of the longest action; what is beyond an action means nothing.
@@ -108,9 +125,15 @@ class SharedPrefix(Engine):
         return torch.stack([reading.hidden_NH[-1] for reading in found])
 
     @torch.no_grad()
-    def weigh(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+    def weigh(
+        self,
+        prefix: Ids,
+        prompts: Sequence[Ids],
+        actions: Sequence[Ids],
+        groups: Sequence[int] | None = None,
+    ) -> Tensor:
         """Return what the last layer says before each token of actions that may be taken."""
-        rows, places = joined(prompts, actions)
+        rows, places = joined(prompts, actions, groups)
         dialogues = {place.row: place.before + 1 for place in places}
         found = self._decoder.read(prefix, rows, [dialogues[i] for i in range(len(rows))])
         starts, end = [], 0
@@ -123,9 +146,15 @@ class SharedPrefix(Engine):
         hidden_MH = torch.cat([reading.hidden_NH for reading in found])
         return _before(Read(hidden_MH, starts), places, actions)
 
-    def evaluate(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+    def evaluate(
+        self,
+        prefix: Ids,
+        prompts: Sequence[Ids],
+        actions: Sequence[Ids],
+        groups: Sequence[int] | None = None,
+    ) -> Tensor:
         """Return what the last layer says before each token of the actions, with gradients."""
-        rows, places = joined(prompts, actions)
+        rows, places = joined(prompts, actions, groups)
         inputs = self._inputs(prefix, rows) if self._frozen else None
         read = self._upper.run(self._prefix_inputs(list(prefix)), rows, inputs)
         return _before(read, places, actions)
@@ -234,7 +263,13 @@ class Plain(Engine):
         """Return what the last layer says behind each prompt, shape (B, H), without gradient."""
         return self.evaluate(prefix, prompts, [[0]] * len(prompts))[:, 0]
 
-    def evaluate(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+    def evaluate(
+        self,
+        prefix: Ids,
+        prompts: Sequence[Ids],
+        actions: Sequence[Ids],
+        groups: Sequence[int] | None = None,
+    ) -> Tensor:
         """Return what the last layer says before each token of the actions, with gradients."""
         whole = [[*prefix, *prompt] for prompt in prompts]
         rows = [[*p, *a[:-1]] for p, a in zip(whole, actions, strict=True)]
@@ -249,7 +284,13 @@ class Plain(Engine):
         return _before(read, places, actions)
 
     @torch.no_grad()
-    def weigh(self, prefix: Ids, prompts: Sequence[Ids], actions: Sequence[Ids]) -> Tensor:
+    def weigh(
+        self,
+        prefix: Ids,
+        prompts: Sequence[Ids],
+        actions: Sequence[Ids],
+        groups: Sequence[int] | None = None,
+    ) -> Tensor:
         """Return what the last layer says before each token of actions that may be taken."""
         return self.evaluate(prefix, prompts, actions)
 

@@ -27,6 +27,10 @@ class Past(NamedTuple):
         """Return the beginning of it."""
         return Past(self.ids[:length], [(k[:, :length], v[:, :length]) for k, v in self.layers])
 
+    def alone(self) -> "Past":
+        """Return the same in memory of its own, so that no more is held than it has."""
+        return Past(self.ids, [(k.clone(), v.clone()) for k, v in self.layers])
+
 
 NOTHING = Past([], [])
 

@@ -18,7 +18,6 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import (
     CategoricalDistribution,
     Distribution,
-    kl_divergence,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -283,7 +282,7 @@ class LanguagePolicy(ActorCriticPolicy):
             log_probs_B = distribution.log_prob(actions.long().flatten())
             if not self.relative_entropy:
                 return values_B1, log_probs_B, distribution.entropy()
-            return values_B1, log_probs_B, -kl_divergence(distribution, self._first_choices(obs))
+            return values_B1, log_probs_B, -_kl(distribution, self._first_choices(obs))
         prefix, prompts = self._prompts(obs)
         values_B1, evaluated = self._evaluate(
             prefix, prompts, self._said(actions), True, self.relative_entropy
@@ -300,7 +299,7 @@ class LanguagePolicy(ActorCriticPolicy):
         """
         if self._chooses:
             distribution = self._score(obs)[1]
-            return kl_divergence(distribution, self._first_choices(obs)), distribution.entropy()
+            return _kl(distribution, self._first_choices(obs)), distribution.entropy()
         (prefix, prompts), said = self._prompts(obs), self._said(actions)
         hidden_BNH, allowed_MV = self.engine.evaluate(prefix, prompts, said), self._allowed(said)
         first_MV = self._first(prefix, prompts, said, allowed_MV)
@@ -464,8 +463,8 @@ class LanguagePolicy(ActorCriticPolicy):
 
     def _first_choices(self, obs: Any) -> CategoricalDistribution:
         """Return the distribution over choices as it was at the start."""
-        parts = zip(obs["dialogue"].cpu().numpy(), obs["choices"].cpu().numpy(), strict=True)
-        keys = [dialogue.tobytes() + choices.tobytes() for dialogue, choices in parts]
+        parts = (obs[part].cpu().numpy() for part in ("dialogue", "choices", "mask"))
+        keys = [b"".join(part.tobytes() for part in row) for row in zip(*parts, strict=True)]
         with self._start.instead():
             # As of messages, each is asked once an update.
             if new := [i for i, key in enumerate(keys) if key not in self._read_at_start]:
@@ -479,31 +478,42 @@ class LanguagePolicy(ActorCriticPolicy):
         if torch.is_grad_enabled():
             return self._score(obs)
         self._refresh()
-        return self._score(obs, self.engine.weigh)
+        return self._score(obs, acting=True)
 
-    def _score(
-        self, obs: Any, read: Callable[..., Tensor] | None = None
-    ) -> tuple[Tensor, CategoricalDistribution]:
+    def _score(self, obs: Any, acting: bool = False) -> tuple[Tensor, CategoricalDistribution]:
         """Return values, and the distribution over choices by their log-probabilities."""
+        read = self.engine.weigh if acting else self.engine.evaluate
         prefix, prompts = self._prompts(obs)
         mask_BK = obs["mask"].bool()
         said = texts(obs["choices"].flatten(0, 1))
-        rows, choices = [], []
+        choices, of = [], []
         for place in mask_BK.flatten().nonzero().flatten().tolist():
-            rows.append(prompts[place // mask_BK.shape[1]])
+            of.append(place // mask_BK.shape[1])
             choices.append([*self.chat.tokenize(said[place])[: self._longest], self.chat.end])
         logits_BK = torch.full(mask_BK.shape, _MASKED, device=self.device)
-        if not rows:  # the last observation of an episode has none
-            return self.predict_values(obs), self._categorical(logits_BK)
-        hidden_RNH = (read or self.engine.evaluate)(prefix, rows, choices)
+        if not choices:  # the last observation of an episode has none
+            values_B1: Tensor = self.value_net(self.engine.last(prefix, prompts).clone())
+            return values_B1, self._categorical(logits_BK)
+        hidden_RNH = read(prefix, [prompts[i] for i in of], choices, of)
         evaluated = evaluate_tokens(self._head, hidden_RNH, choices, self.temperature, False)
         logits_BK = logits_BK.masked_scatter(mask_BK, evaluated.log_probs_B)
         firsts_B = mask_BK.sum(1).cumsum(0) - mask_BK.sum(1)
-        values_B1 = self.value_net(hidden_RNH[firsts_B.clamp(max=len(rows) - 1), 0])
+        values_B1 = self.value_net(hidden_RNH[firsts_B.clamp(max=len(choices) - 1), 0])
         return values_B1, self._categorical(logits_BK)
 
     def _categorical(self, logits_BK: Tensor) -> CategoricalDistribution:
-        return CategoricalDistribution(logits_BK.shape[1]).proba_distribution(logits_BK)
+        # Where there are no choices all are masked, and as likely as each other.
+        above_BK = logits_BK - logits_BK.detach().amax(1, keepdim=True)
+        return CategoricalDistribution(logits_BK.shape[1]).proba_distribution(above_BK)
+
+
+def _kl(distribution: CategoricalDistribution, first: CategoricalDistribution) -> Tensor:
+    """Return the KL divergence, shape (B,), which torch's own takes for infinite where it is not.
+
+    What is less likely than a float can say still has a likelihood.
+    """
+    now_BK, then_BK = distribution.distribution.logits, first.distribution.logits
+    return (now_BK.exp() * (now_BK - then_BK)).sum(1)
 
 
 _MASKED = -1e8

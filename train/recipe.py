@@ -184,13 +184,13 @@ class ChoicesRecipe(LanguageRecipe):
                 value = getattr(self, field.name)
                 _require(
                     field.name, value, value == field.default,
-                    "is for messages that are written, and here they are chosen: leave it out",
+                    "is for who writes messages, and here they are chosen: leave it out",
                 )  # fmt: skip
 
 
 _OF_WRITERS = (
-    "algorithm", "max_new_tokens", "sampling_dtype", "sampling_engine", "continuous_batching",
-    "grammar",
+    "algorithm", "group_size", "baseline", "sampling_dtype", "sampling_engine",
+    "continuous_batching", "grammar",
 )  # fmt: skip
 _ONE_OF = {
     "algorithm": ("ppo", "grpo"),

@@ -225,7 +225,7 @@ def _parts(run: Run) -> _Parts:
 def _language_parts(run: Run, recipe: LanguageRecipe) -> _Parts:
     model = warm_up(run.env_id, recipe, run.seed, run.folder / _BASE)
     chooses = isinstance(recipe, ChoicesRecipe)
-    envs = _environments(run) if chooses else dialogues(run.env_id, recipe, model)
+    envs = _vector(run, "choices") if chooses else dialogues(run.env_id, recipe, model)
     options: dict[str, Any] = {"policy_kwargs": policy_options(run.env_id, recipe, model)}
     if recipe.kl_coef:
         options["ent_coef"] = recipe.kl_coef
@@ -244,8 +244,12 @@ def _environments(run: Run) -> VecEnv:
             run.env_id, count, "vector_entry_point", autoreset_mode="SameStep"
         )
         return KernelVecEnv(made.unwrapped)
-    split = views.training_split(run.env_id)
-    vector = make_vec(run.env_id, count, "auto", "array", split=split, autoreset="SameStep")
+    return _vector(run, "array")
+
+
+def _vector(run: Run, view: views.View) -> AsVecEnv:
+    split, count = views.training_split(run.env_id), run.recipe.n_envs
+    vector = make_vec(run.env_id, count, "auto", view, split=split, autoreset="SameStep")
     return AsVecEnv(vector, monitor=True)
 
 

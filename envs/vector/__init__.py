@@ -56,7 +56,8 @@ def make_vec(
         num_envs: Number of members.
         mode: `sync`, `threads`, `processes`, or `auto`: what suits the steps of a trial
             environment (`mode.choose`). The attribute `mode` tells which it became.
-        view: `native` as it is, `array` for SB3, `text` for a language model.
+        view: `native` as it is, `array` for SB3, `text` for a language model, `dialogue` and
+            `choices` for one that SB3 trains.
         split: Which tasks are drawn, where the environment has splits; None for its default.
         group_size: Members that play the same tasks (`seeds.EpisodeSeeds`).
         autoreset: As in Gymnasium: NEXT_STEP, SAME_STEP or DISABLED.

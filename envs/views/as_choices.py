@@ -9,7 +9,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from .as_text import AsText
-from .crossing import as_lines, write
+from .crossing import as_lines, room, write
 from .moves import is_text
 
 ChoicesObservation = dict[str, NDArray[Any]]
@@ -32,24 +32,28 @@ class AsChoices(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     Args:
         env: The environment.
-        dialogue_bytes: Room for the dialogue.
+        dialogue_bytes: Room for the dialogue; None for as much as `AsDialogue` has.
         choice_bytes: Room for one choice; a longer one is cut in the observation only.
     """
 
     def __init__(
-        self, env: gymnasium.Env[Any, Any], dialogue_bytes: int = 2048, choice_bytes: int = 256
+        self,
+        env: gymnasium.Env[Any, Any],
+        dialogue_bytes: int | None = 2048,
+        choice_bytes: int = 256,
     ) -> None:
         RecordConstructorArgs.__init__(
             self, dialogue_bytes=dialogue_bytes, choice_bytes=choice_bytes
         )
         gymnasium.Wrapper.__init__(self, env if is_text(env) else AsText(env))
-        self._dialogue_bytes, self._choice_bytes = dialogue_bytes, choice_bytes
+        self._dialogue_bytes = dialogue_bytes or room(self.env)
+        self._choice_bytes = choice_bytes
         count = int(self.env.get_wrapper_attr("max_choices"))
         self._choices: tuple[str, ...] = ()
         self.action_space = spaces.Discrete(count)
         self.observation_space = spaces.Dict(
             {
-                "dialogue": spaces.Box(0, 255, (dialogue_bytes,), np.uint8),
+                "dialogue": spaces.Box(0, 255, (self._dialogue_bytes,), np.uint8),
                 "choices": spaces.Box(0, 255, (count, choice_bytes), np.uint8),
                 "mask": spaces.MultiBinary(count),
             }

@@ -9,10 +9,8 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from .as_text import AsText
-from .crossing import as_lines, write
+from .crossing import as_lines, room, write
 from .moves import is_text
-
-_TURN_BYTES, _LEAST_BYTES, _MOST_TURNS = 2048, 4096, 64
 
 
 class AsDialogue(gymnasium.Wrapper[NDArray[np.uint8], str, Any, Any], RecordConstructorArgs):
@@ -33,9 +31,7 @@ class AsDialogue(gymnasium.Wrapper[NDArray[np.uint8], str, Any, Any], RecordCons
     def __init__(self, env: gymnasium.Env[Any, Any], dialogue_bytes: int | None = None) -> None:
         RecordConstructorArgs.__init__(self, dialogue_bytes=dialogue_bytes)
         gymnasium.Wrapper.__init__(self, env if is_text(env) else AsText(env))
-        turns = self.get_wrapper_attr("max_turns") if self.has_wrapper_attr("max_turns") else None
-        usual = _TURN_BYTES * min(turns, _MOST_TURNS) if isinstance(turns, int) else 0
-        self._dialogue_bytes = dialogue_bytes or max(usual, _LEAST_BYTES)
+        self._dialogue_bytes = dialogue_bytes or room(self.env)
         self.observation_space = spaces.Box(0, 255, (self._dialogue_bytes,), np.uint8)
 
     def reset(

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +28,16 @@ def as_lines(messages: list[dict[str, Any]], room: int) -> str:
     while lines and _size(lines) > room:
         del lines[0]
     return "\n".join(lines)
+
+
+def room(env: gymnasium.Env[Any, Any]) -> int:
+    """Return how many bytes a dialogue may fill: so many for each message that may be sent."""
+    turns = env.get_wrapper_attr("max_turns") if env.has_wrapper_attr("max_turns") else None
+    usual = _TURN_BYTES * min(turns, _MOST_TURNS) if isinstance(turns, int) else 0
+    return max(usual, _LEAST_BYTES)
+
+
+_TURN_BYTES, _LEAST_BYTES, _MOST_TURNS = 2048, 4096, 64
 
 
 def _size(lines: list[str]) -> int:

@@ -13,9 +13,10 @@ from .as_dialogue import AsDialogue
 from .as_text import AsText
 from .moves import is_text
 
-View = Literal["native", "array", "text", "dialogue"]
+View = Literal["native", "array", "text", "dialogue", "choices"]
 """As the environment is; as arrays, for SB3; in words, for a language model; in words of which
-the whole dialogue crosses as an array, for SB3 with a policy that is a language model."""
+the whole dialogue crosses as an array, for SB3 with a policy that is a language model, which writes
+messages, or chooses among them."""
 
 
 def make(
@@ -45,6 +46,8 @@ def make(
         return AsText(env)
     if view == "dialogue":
         return AsDialogue(env)
+    if view == "choices":
+        return AsChoices(env, dialogue_bytes=None)
     return AsChoices(env) if view == "array" and is_text(env) else env
 
 

@@ -53,7 +53,7 @@ UNTRAINED = ("ppo", "language-ppo", "language-choices")
 def test_every_registered_agent_is_found(name: str) -> None:
     kind = agent_class(name)
     assert issubclass(kind, Agent)
-    assert kind.view in ("native", "array", "text", "dialogue")
+    assert kind.view in ("native", "array", "text", "dialogue", "choices")
     assert kind.registered_name() == name
     if name not in (*UNTRAINED, "openai"):
         assert resolve(name) == (kind, {})

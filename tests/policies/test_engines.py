@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from palaestra.errors import UserError
+from palaestra.policies import branches
 from palaestra.policies.adapting import adapt
 from palaestra.policies.branches import Row
 from palaestra.policies.engines import Engine, Plain, SharedPrefix, engine_of, speaks_plainly
@@ -236,22 +237,32 @@ CHOICES = [[[4, 9], [1], [4, 2, END], [7]], [[3, END]], [[8], [9]]]
 """Of each: several, one, and such of which nothing is read."""
 
 
-def asked() -> tuple[list[list[int]], list[list[int]]]:
-    pairs = list(zip(FORKED, CHOICES, strict=True))
-    return [p for p, said in pairs for _ in said], [one for _, said in pairs for one in said]
+def asked() -> tuple[list[list[int]], list[list[int]], list[int]]:
+    numbered = [(i, one) for i, said in enumerate(CHOICES) for one in said]
+    return [FORKED[i] for i, _ in numbered], [one for _, one in numbered], [i for i, _ in numbered]
 
 
 @pytest.mark.parametrize(("config", "trained"), ENGINES)
 @pytest.mark.parametrize("prefix", [PREFIX, []], ids=["prefix", "none"])
+@pytest.mark.parametrize("most", [1, 128], ids=["short rows", "long rows"])
 def test_choices_are_read_as_if_each_stood_alone(
-    config: Any, trained: dict[str, int], prefix: list[int]
+    config: Any,
+    trained: dict[str, int],
+    prefix: list[int],
+    most: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, ours = engine(config, trained)
     plain = build(config)
     adapt(plain, **trained)
-    prompts, said = asked()
-    weighed_BNH = ours.weigh(prefix, prompts, said)
-    hidden_BNH = ours.evaluate(prefix, prompts, said)
+    monkeypatch.setattr(branches, "_BRANCHES", most)
+    prompts, said, groups = asked()
+    weighed_BNH = ours.weigh(prefix, prompts, said, groups)
+    # In an update they come in another order, and not all.
+    again_RNH = ours.evaluate(prefix, prompts[4:], said[4:], groups[4:])
+    hidden_BNH = ours.evaluate(prefix, prompts, said, groups)
+    for row, other, tokens in zip(again_RNH, hidden_BNH[4:], said[4:], strict=True):
+        torch.testing.assert_close(row[: len(tokens)], other[: len(tokens)], atol=1e-5, rtol=1e-4)
     for i, (prompt, tokens) in enumerate(zip(prompts, said, strict=True)):
         found = head_of(model)(hidden_BNH[i, : len(tokens)])
         expected = whole(plain, prefix, prompt, tokens)
@@ -270,9 +281,15 @@ def test_choices_of_the_next_turn_are_read_from_where_it_begins(
 ) -> None:
     model, ours = engine(LLAMA, {"last_layers": 1})
     assert isinstance(ours, SharedPrefix)
-    prompts, said = asked()
+    prompts, said, groups = asked()
     prompts = [[*prompt, *range(16)] for prompt in prompts]  # what is worth to be remembered
-    ours.weigh(PREFIX, prompts, said)
+    ours.weigh(PREFIX, prompts, said, groups)
+    held = [part for past in ours._decoder._pasts for layer in past.layers for part in layer]
+    counted_tokens = sum(past.length for past in ours._decoder._pasts)
+    assert sorted(map(len, FORKED)) == sorted(p.length - 16 for p in ours._decoder._pasts)
+    stored = sum(part.untyped_storage().nbytes() for part in held) / sum(p.nbytes for p in held)
+    assert counted_tokens == sum(map(len, FORKED)) + 3 * 16
+    assert stored == 1
     read, forward = list[int](), ours._decoder._forward
 
     def counted(tokens: list[list[int]], *rest: Any) -> torch.Tensor:
@@ -283,9 +300,18 @@ def test_choices_of_the_next_turn_are_read_from_where_it_begins(
     taken = [0, 4, 5]
     later = [[*prompts[i], *said[i], 2, 30, 1] for i in taken]
     for _ in range(2):
-        found = ours.weigh(PREFIX, later, said[:3])
+        found = ours.weigh(PREFIX, later, said[:3], [0, 1, 2])
         for row, prompt, tokens in zip(found, later, said, strict=False):
             expected = whole(build(LLAMA), PREFIX, prompt, tokens)
             logits = head_of(model)(row[: len(tokens)])
             torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
     assert max(read) <= 8
+
+
+def test_each_question_has_rows_of_its_own_which_do_not_grow_long() -> None:
+    prompt, said = list(range(20)), [[1] * 30] * 9
+    rows, places = branches.joined([prompt] * 9, said, [0] * 6 + [1] * 3)
+    assert [len(row.branches) for row in rows] == [4, 2, 3]
+    assert [place.row for place in places] == [0, 0, 0, 0, 1, 1, 2, 2, 2]
+    rows, _ = branches.joined([prompt] * 9, said)
+    assert [row.branches for row in rows] == [()] * 9

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from gymnasium import spaces
 from palaestra.envs.vector import make_vec
 from palaestra.envs.views import make
 from palaestra.errors import UserError
+from palaestra.policies import language
 from palaestra.policies.chat import Chat
 from palaestra.policies.language import LanguagePolicy
+from palaestra.policies.loading import without_denormals
 from palaestra.policies.token_choice import Writer
 from palaestra.train.token_vec_env import TokenVecEnv
 from stable_baselines3 import PPO
+from stable_baselines3.common.distributions import CategoricalDistribution
 from transformers import GPT2Config, GPT2LMHeadModel, GraniteConfig, GraniteForCausalLM
 
 LENGTH = 10
@@ -223,6 +227,32 @@ def test_choices_have_a_start_too(tiny_chat_folder: Path) -> None:
     divergences, entropies = ours.kl_and_entropy(obs, actions)
     torch.testing.assert_close(divergences, expected, atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(entropies, ours.get_distribution(obs).entropy())
+
+
+def test_choices_that_were_next_to_impossible_are_no_infinity_away() -> None:
+    def distribution(*logits: float) -> CategoricalDistribution:
+        return CategoricalDistribution(3).proba_distribution(torch.tensor([logits]))
+
+    with without_denormals():
+        first = distribution(0.0, -120.0, -1e8)
+        assert first.distribution.probs[0, 1] == 0
+        found = language._kl(distribution(0.0, 0.0, -1e8), first)
+    assert abs(float(found) - (120 / 2 - math.log(2))) < 1e-3
+
+
+def test_the_start_is_asked_again_where_fewer_may_be_chosen(tiny_chat_folder: Path) -> None:
+    env = make("palaestra/Calculator-v0", "array")
+    ours = LanguagePolicy(
+        env.observation_space, env.action_space, lambda _: 1e-2, model=str(tiny_chat_folder),
+        relative_entropy=True,
+    )  # fmt: skip
+    obs, actions = choices(), torch.zeros(3)
+    for few in (6, 3, 0):
+        obs["mask"][:, few:] = 0
+        for rows in (slice(1), slice(3)):  # some are known of the second
+            some = {part: values[rows] for part, values in obs.items()}
+            divergences = ours.kl_and_entropy(some, actions[rows])[0]
+            torch.testing.assert_close(divergences, torch.zeros_like(divergences))
 
 
 def test_the_critic_moves_the_model_only_if_told(tiny_chat_folder: Path) -> None:

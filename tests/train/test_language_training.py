@@ -146,7 +146,7 @@ def test_who_chooses_finds_out_what_is_liked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"grammar": "calls"}, {"max_new_tokens": 8}, {"algorithm": "grpo"},
+    [{"grammar": "calls"}, {"sampling_engine": "vllm"}, {"algorithm": "grpo"}, {"group_size": 4},
      {"continuous_batching": True}, {"sampling_dtype": "bfloat16"}],
     ids=str,
 )  # fmt: skip

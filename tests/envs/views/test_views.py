@@ -78,6 +78,32 @@ def test_a_dialogue_that_solves_a_task_crosses_whole(name: str) -> None:
         assert info["success"]
 
 
+def test_choices_may_come_with_the_whole_dialogue() -> None:
+    env = make("palaestra/Factbook-v0", "choices", split="train")
+    brief = make("palaestra/Factbook-v0", "array", split="train")
+    cut = 0
+    for seed in range(5):
+        observation, info = env.reset(seed=seed)
+        brief.reset(seed=seed)
+        done = False
+        while not done:
+            lines = decoded(observation["dialogue"]).split("\n")
+            assert [json.loads(line) for line in lines] == said_in(info)
+            action = env.get_wrapper_attr("solution")()
+            less = brief.step(action)[0]["dialogue"]
+            observation, _, terminated, truncated, info = env.step(action)
+            done = terminated or truncated
+            cut += decoded(less) != decoded(observation["dialogue"])
+        assert info["success"]
+    assert cut
+
+
+def test_an_array_environment_is_chosen_in_by_what_it_says() -> None:
+    env = make("palaestra/CartPole-v1", "choices")
+    observation, info = env.reset(seed=0)
+    assert tuple(decoded(row) for row in observation["choices"]) == info["choices"]
+
+
 def test_room_for_a_dialogue_is_what_was_asked_for() -> None:
     env = AsDialogue(make(CALCULATOR), dialogue_bytes=500)
     assert env.reset(seed=0)[0].shape == env.observation_space.shape == (500,)
