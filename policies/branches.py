@@ -48,9 +48,9 @@ class Place(NamedTuple):
     row: int
     """Number of the row."""
     before: int
-    """The token that stands before the action."""
+    """The token of the row that stands before the action."""
     start: int
-    """The token with which it begins, if anything of it is read."""
+    """The first token of the action, where anything of it is read."""
 
 
 def joined(
