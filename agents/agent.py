@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import Space
+
+from ..envs.views import View
 
 Dialogue = list[dict[str, Any]]
 
@@ -58,7 +60,7 @@ class Agent(ABC):
     own generator. So episodes may be played in any order and in batches of any size.
     """
 
-    view: ClassVar[Literal["native", "array", "text", "dialogue", "choices"]]
+    view: ClassVar[View]
     """The view it plays."""
     reveals: ClassVar[bool] = False
     """Whether it must be told the solution (`info["solution"]`)."""

@@ -1,10 +1,11 @@
 """A language model that has learned from reward what to choose."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
+from ..envs.views import View
 from .agent import Actions, Seat
 from .language_ppo import LanguagePPOAgent
 from .ppo import PPOAgent
@@ -20,8 +21,7 @@ class LanguageChoicesAgent(LanguagePPOAgent):
         sample: Whether to sample choices instead of taking the likeliest.
     """
 
-    view: ClassVar[Literal["array", "dialogue", "choices"]] = "choices"
-
+    view: ClassVar[View] = "choices"
     does: ClassVar[str] = "choices "
 
     def act(

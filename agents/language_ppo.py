@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from ..envs.views import View
 from ..policies.token_choice import Sampler, likeliest
 from .agent import Actions, Seat, digest
 from .ppo import PPOAgent
@@ -22,8 +23,7 @@ class LanguagePPOAgent(PPOAgent):
         sample: Whether to sample tokens instead of taking the likeliest.
     """
 
-    view: ClassVar[Literal["array", "dialogue", "choices"]] = "dialogue"
-
+    view: ClassVar[View] = "dialogue"
     does: ClassVar[str] = ""
     """What its name says of its actions, where they are no messages."""
 

@@ -4,13 +4,14 @@ import hashlib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.save_util import load_from_zip_file
 
+from ..envs.views import View
 from ..errors import UserError
 from .agent import Actions, Agent, Seat, read_card, write_card
 
@@ -28,7 +29,7 @@ class PPOAgent(Agent):
         UserError: it was trained on another environment.
     """
 
-    view: ClassVar[Literal["array", "dialogue", "choices"]] = "array"
+    view: ClassVar[View] = "array"
 
     def __init__(self, seat: Seat, model: PPO, card: dict[str, Any], sample: bool = False) -> None:
         super().__init__(seat, sample=sample)
