@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from gymnasium import Space
 
-from ..envs.views import View
-
 Dialogue = list[dict[str, Any]]
+View = Literal["native", "array", "text", "dialogue", "choices"]
+"""As `envs.views.make` takes it; no agent needs to know the environments."""
 
 
 @dataclass(frozen=True)

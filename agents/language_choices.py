@@ -5,8 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..envs.views import View
-from .agent import Actions, Seat
+from .agent import Actions, Seat, View
 from .language_ppo import LanguagePPOAgent
 from .ppo import PPOAgent
 

@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ..envs.views import View
 from ..policies.token_choice import Sampler, likeliest
-from .agent import Actions, Seat, digest
+from .agent import Actions, Seat, View, digest
 from .ppo import PPOAgent
 
 

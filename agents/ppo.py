@@ -11,9 +11,8 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.save_util import load_from_zip_file
 
-from ..envs.views import View
 from ..errors import UserError
-from .agent import Actions, Agent, Seat, read_card, write_card
+from .agent import Actions, Agent, Seat, View, read_card, write_card
 
 
 class PPOAgent(Agent):
