@@ -12,17 +12,16 @@ from .agent import Actions, Seat, View, digest
 from .ppo import PPOAgent
 
 
-class LanguagePPOAgent(PPOAgent):
-    """Write what a language model has learned to write.
+class TrainedLanguageModel(PPOAgent):
+    """A language model that PPO has trained, whatever its actions are.
 
     Args:
         seat: Where it plays.
         model: What was trained, with a `LanguagePolicy`.
         card: What is known of the training; see `ppo.save_model`.
-        sample: Whether to sample tokens instead of taking the likeliest.
+        sample: Whether to sample actions instead of taking the likeliest.
     """
 
-    view: ClassVar[View] = "dialogue"
     does: ClassVar[str] = ""
     """What its name says of its actions, where they are no messages."""
 
@@ -33,6 +32,20 @@ class LanguagePPOAgent(PPOAgent):
         return f"{model} {self.does}{self.card['algorithm']}" + (
             " (sampled)" if self.options["sample"] else ""
         )
+
+    def fingerprint(self) -> str:
+        """Return a hash of the weights, and of the rest that decides what is said."""
+        return digest({"weights": super().fingerprint(), **self._policy.manner})
+
+    @property
+    def _policy(self) -> Any:
+        return self.model.policy
+
+
+class LanguagePPOAgent(TrainedLanguageModel):
+    """Write what a language model has learned to write."""
+
+    view: ClassVar[View] = "dialogue"
 
     def act(
         self,
@@ -48,14 +61,6 @@ class LanguagePPOAgent(PPOAgent):
         said = [continuation.tokens for continuation in policy.speak(seen, choose)]
         return Actions([policy.chat.text(ids) for ids in said], [len(ids) for ids in said])
 
-    def fingerprint(self) -> str:
-        """Return a hash of the weights, and of the rest that decides what is written."""
-        return digest({"weights": super().fingerprint(), **self._policy.manner})
-
     def _fits(self, seat: Seat) -> bool:
         """Tell whether what was trained can play there: it reads any dialogue."""
         return self.model.observation_space == seat.observation_space
-
-    @property
-    def _policy(self) -> Any:
-        return self.model.policy

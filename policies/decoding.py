@@ -344,10 +344,10 @@ class Decoder:
         """
         width = max(map(len, tokens))
         device = rows.real_BT.device
-        ids_BT = torch.tensor([[0] * (width - len(t)) + t for t in tokens], device=device)
-        new_BT = torch.tensor([[False] * (width - len(t)) + [True] * len(t) for t in tokens])
+        ids_BT = padded(tokens, width, True, device)
+        new_BT = padded([[1] * len(t) for t in tokens], width, True, device).bool()
         before = rows.real_BT.shape[1]
-        rows.real_BT = torch.cat([rows.real_BT, new_BT.to(device)], 1)
+        rows.real_BT = torch.cat([rows.real_BT, new_BT], 1)
         positions_BT = (rows.real_BT.cumsum(1)[:, before:] - 1).clamp(min=0)
         # A padding token sees itself, for a softmax over nothing is no number; none sees padding.
         earlier = torch.ones(width, before + width, dtype=torch.bool, device=device).tril(before)

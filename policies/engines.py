@@ -47,7 +47,7 @@ class Engine(ABC):
     def last(self, prefix: Ids, prompts: Sequence[Ids]) -> Tensor:
         """Return what the last layer says behind each prompt, shape (B, H), without gradient."""
 
-    @abstractmethod
+    @torch.no_grad()
     def weigh(
         self,
         prefix: Ids,
@@ -60,6 +60,7 @@ class Engine(ABC):
         For who is about to act, and then comes back with the next turn. As `evaluate`, without
         gradients.
         """
+        return self.evaluate(prefix, prompts, actions, groups)
 
     @abstractmethod
     def evaluate(
@@ -271,28 +272,15 @@ class Plain(Engine):
         groups: Sequence[int] | None = None,
     ) -> Tensor:
         """Return what the last layer says before each token of the actions, with gradients."""
-        whole = [[*prefix, *prompt] for prompt in prompts]
-        rows = [[*p, *a[:-1]] for p, a in zip(whole, actions, strict=True)]
-        ids = [torch.tensor([*row]) for row in rows]
+        rows, places = joined([[*prefix, *prompt] for prompt in prompts], actions)
+        ids = [torch.tensor(row.ids) for row in rows]
         ids_BT = pad_sequence(ids, batch_first=True).to(self._model.device)
         mask_BT = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
         out = self._model.base_model(input_ids=ids_BT, attention_mask=mask_BT.to(ids_BT.device))
         hidden_BTH: Tensor = out.last_hidden_state
         B, T, _ = hidden_BTH.shape
-        places = [Place(i, len(p) - 1, len(p)) for i, p in enumerate(whole)]
         read = Read(hidden_BTH.flatten(0, 1), list(range(0, B * T, T)))
         return _before(read, places, actions)
-
-    @torch.no_grad()
-    def weigh(
-        self,
-        prefix: Ids,
-        prompts: Sequence[Ids],
-        actions: Sequence[Ids],
-        groups: Sequence[int] | None = None,
-    ) -> Tensor:
-        """Return what the last layer says before each token of actions that may be taken."""
-        return self.evaluate(prefix, prompts, actions)
 
     def forget(self) -> None:
         """Do nothing: nothing is remembered."""

@@ -44,9 +44,8 @@ class UpperLayers:
     def embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Return what goes into the first layer of all, shape (B, T, H), T of the longest row."""
         embedding = self._body.embed_tokens
-        width = max(map(len, rows))
-        ids = [[*row, *[0] * (width - len(row))] for row in rows]
-        embedded: Tensor = embedding(torch.tensor(ids, device=embedding.weight.device))
+        ids_BT = padded(rows, max(map(len, rows)), False, embedding.weight.device)
+        embedded: Tensor = embedding(ids_BT)
         return embedded
 
     def run(

@@ -9,7 +9,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from .as_text import AsText
-from .crossing import as_lines, room, write
+from .crossing import as_lines, room_for, write
 from .moves import is_text
 
 ChoicesObservation = dict[str, NDArray[Any]]
@@ -46,7 +46,7 @@ class AsChoices(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             self, dialogue_bytes=dialogue_bytes, choice_bytes=choice_bytes
         )
         gymnasium.Wrapper.__init__(self, env if is_text(env) else AsText(env))
-        self._dialogue_bytes = dialogue_bytes or room(self.env)
+        self._dialogue_bytes = dialogue_bytes or room_for(self.env)
         self._choice_bytes = choice_bytes
         count = int(self.env.get_wrapper_attr("max_choices"))
         self._choices: tuple[str, ...] = ()

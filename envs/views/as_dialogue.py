@@ -9,7 +9,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from .as_text import AsText
-from .crossing import as_lines, room, write
+from .crossing import as_lines, room_for, write
 from .moves import is_text
 
 
@@ -31,7 +31,7 @@ class AsDialogue(gymnasium.Wrapper[NDArray[np.uint8], str, Any, Any], RecordCons
     def __init__(self, env: gymnasium.Env[Any, Any], dialogue_bytes: int | None = None) -> None:
         RecordConstructorArgs.__init__(self, dialogue_bytes=dialogue_bytes)
         gymnasium.Wrapper.__init__(self, env if is_text(env) else AsText(env))
-        self._dialogue_bytes = dialogue_bytes or room(self.env)
+        self._dialogue_bytes = dialogue_bytes or room_for(self.env)
         self.observation_space = spaces.Box(0, 255, (self._dialogue_bytes,), np.uint8)
 
     def reset(

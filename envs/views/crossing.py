@@ -30,7 +30,7 @@ def as_lines(messages: list[dict[str, Any]], room: int) -> str:
     return "\n".join(lines)
 
 
-def room(env: gymnasium.Env[Any, Any]) -> int:
+def room_for(env: gymnasium.Env[Any, Any]) -> int:
     """Return how many bytes a dialogue may fill: so many for each message that may be sent."""
     turns = env.get_wrapper_attr("max_turns") if env.has_wrapper_attr("max_turns") else None
     usual = _TURN_BYTES * min(turns, _MOST_TURNS) if isinstance(turns, int) else 0
