@@ -91,6 +91,11 @@ def _join(rows: list[Row], places: list[Place], prompt: Ids, actions: Sequence[I
     rows.append(Row(ids, tuple(map(len, ends)) if len(ends) > 1 else ()))
 
 
+def firsts(places: Sequence[Place]) -> list[int]:
+    """Return the first token of each row behind which something is asked, in their order."""
+    return list({place.row: place.before for place in places}.values())
+
+
 def apart(owners_BT: Tensor) -> Tensor:
     """Tell which tokens of rows belong to no other branch, shape (B, T, T): may T see T?"""
     theirs_B1T, own_BT1 = owners_BT[:, None], owners_BT[:, :, None]

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .branches import Ids, Place, Row, joined
+from .branches import Ids, Place, Row, firsts, joined
 from .decoding import Choose, Continuation, Decoder, Follow, fits
 from .reading import Read, UpperLayers
 from .token_choice import through
@@ -135,8 +135,8 @@ class SharedPrefix(Engine):
     ) -> Tensor:
         """Return what the last layer says before each token of actions that may be taken."""
         rows, places = joined(prompts, actions, groups)
-        dialogues = {place.row: place.before + 1 for place in places}
-        found = self._decoder.read(prefix, rows, [dialogues[i] for i in range(len(rows))])
+        dialogues = [first + 1 for first in firsts(places)]
+        found = self._decoder.read(prefix, rows, dialogues)
         starts, end = [], 0
         for row, reading in zip(rows, found, strict=True):
             end += len(reading.hidden_NH)
@@ -157,7 +157,8 @@ class SharedPrefix(Engine):
         """Return what the last layer says before each token of the actions, with gradients."""
         rows, places = joined(prompts, actions, groups)
         inputs = self._inputs(prefix, rows) if self._frozen else None
-        read = self._upper.run(self._prefix_inputs(list(prefix)), rows, inputs)
+        before = self._prefix_inputs(list(prefix))
+        read = self._upper.run(before, rows, inputs, firsts(places))
         return _before(read, places, actions)
 
     def forget(self) -> None:

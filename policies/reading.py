@@ -2,7 +2,9 @@
 
 Idea: what goes into the first layer that is trained does not change while the layers above it
 do, so it is kept from the rollout (`decoding.Decoder`), and an update runs the
-upper layers alone. The prefix that all rows share is read once a minibatch, with its gradient.
+upper layers alone. The prefix that all rows share is read once a minibatch, with its gradient. What
+the last layer makes of a token goes nowhere but to who asks, so that its widest part is run for the
+actions alone and not for the dialogues before them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +26,9 @@ class Read(NamedTuple):
     """What the last layer says of rows of tokens."""
 
     hidden_MH: Tensor
-    """Of all tokens of all rows, one behind the other, and of some padding."""
+    """Of the tokens that were asked for, one row behind the other, or of more."""
     starts: list[int]
-    """Where each row begins."""
+    """Where the first token of each row is, or would be if it had been asked for."""
 
 
 class UpperLayers:
@@ -49,7 +51,11 @@ class UpperLayers:
         return embedded
 
     def run(
-        self, prefix_PH: Tensor | None, rows: Sequence[Row], inputs: Sequence[Tensor] | None
+        self,
+        prefix_PH: Tensor | None,
+        rows: Sequence[Row],
+        inputs: Sequence[Tensor] | None,
+        asked: Sequence[int],
     ) -> Read:
         """Return what the last layer says of each row.
 
@@ -58,11 +64,12 @@ class UpperLayers:
             rows: The tokens.
             inputs: What goes into that layer of each row, shape (T, H); None if it is the first
                 of all.
+            asked: The token of each row from which on is asked for what the last layer says.
         """
         seen, before = _Recorder(), 0
         if prefix_PH is not None:
             before = len(prefix_PH)
-            self._pass(prefix_PH[None], 0, [Row(())], {}, seen)
+            self._pass(prefix_PH[None], 0, [Row(())], {}, seen, [0])
         hidden, starts, place = [], [0] * len(rows), 0
         for group in alike([len(row.ids) for row in rows]):
             some = [rows[i] for i in group]
@@ -72,11 +79,11 @@ class UpperLayers:
                 if inputs is None
                 else pad_sequence([inputs[i] for i in group], batch_first=True)
             )
-            B, T, _ = rows_BTH.shape
-            hidden.append(self._pass(rows_BTH, before, some, seen.read, None).flatten(0, 1))
-            for i, start in zip(group, range(place, place + B * T, T), strict=True):
-                starts[i] = start
-            place += B * T
+            from_B = [asked[i] for i in group]
+            hidden.append(self._pass(rows_BTH, before, some, seen.read, None, from_B))
+            for i in group:
+                starts[i] = place - asked[i]
+                place += len(rows[i].ids) - asked[i]
         return Read(torch.cat(hidden), starts)
 
     def _pass(
@@ -86,25 +93,36 @@ class UpperLayers:
         rows: Sequence[Row],
         prefix: _KeysValues,
         seen: "_Recorder | None",
+        asked: Sequence[int],
     ) -> Tensor:
+        """Return what the last layer says of the rows from `asked` on, shape (M, H)."""
         width, device = hidden.shape[1], hidden.device
         places_BT = torch.arange(before, before + width, device=device)[None]
         mask_BTT = torch.ones(width, width, dtype=torch.bool, device=device).tril()[None]
         if any(row.branches for row in rows):
             places_BT = places_BT - padded([row.detours for row in rows], width, False, device)
             mask_BTT = mask_BTT & apart(padded([row.owners for row in rows], width, False, device))
-        angles = self._body.rotary_emb(hidden, position_ids=places_BT)
-        for layer in self._body.layers[self._first :]:
-            hidden = layer(
-                hidden,
-                attention_mask=mask_BTT[:, None],
-                position_ids=places_BT,
-                position_embeddings=angles,
-                past_key_values=seen,
-                shared_prefix=prefix,
-            )
-        last: Tensor = self._body.norm(hidden)
-        return last
+        given = {
+            "attention_mask": mask_BTT[:, None],
+            "position_ids": places_BT,
+            "position_embeddings": self._body.rotary_emb(hidden, position_ids=places_BT),
+            "past_key_values": seen,
+            "shared_prefix": prefix,
+        }
+        *lower, last = self._body.layers[self._first :]
+        for layer in lower:
+            hidden = layer(hidden, **given)
+        # As the layer itself would go on, for fewer tokens.
+        attended, _ = last.self_attn(hidden_states=last.input_layernorm(hidden), **given)
+        ranges = [
+            range(b * width + first, b * width + len(row.ids))
+            for b, (row, first) in enumerate(zip(rows, asked, strict=True))
+        ]
+        places_M = torch.tensor([place for some in ranges for place in some], device=device)
+        hidden_MH = (hidden + attended).flatten(0, 1).index_select(0, places_M.long())
+        hidden_MH = hidden_MH + last.mlp(last.post_attention_layernorm(hidden_MH))
+        said: Tensor = self._body.norm(hidden_MH)
+        return said
 
 
 class _Recorder(Cache):

@@ -179,6 +179,21 @@ def test_frozen_layers_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ours.evaluate(PREFIX, PROMPTS, said)
 
 
+@pytest.mark.parametrize("config", [LLAMA, QWEN], ids=["llama", "qwen"])
+def test_the_last_layer_is_run_for_the_actions_and_not_for_the_dialogues(config: Any) -> None:
+    model, ours = engine(config, {"last_layers": 2})
+    said, run = [[4, 9], [1], [2, 2, END], [7]], {2: 0, 3: 0}
+    ours.evaluate(PREFIX, PROMPTS, said)  # which reads what frozen layers make of them
+    for layer in run:
+
+        def count(module: Any, given: Any, made: torch.Tensor, layer: int = layer) -> None:
+            run[layer] += made.numel() // SIZES["hidden_size"]
+
+        model.model.layers[layer].mlp.register_forward_hook(count)
+    ours.evaluate(PREFIX, PROMPTS, said)
+    assert run[3] == sum(map(len, said)) < run[2]
+
+
 def test_which_engine_fits() -> None:
     assert isinstance(engine_of(build(LLAMA)), SharedPrefix)
     assert isinstance(engine_of(build(GPT2)), Plain)
