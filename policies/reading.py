@@ -69,7 +69,7 @@ class UpperLayers:
         seen, before = _Recorder(), 0
         if prefix_PH is not None:
             before = len(prefix_PH)
-            self._pass(prefix_PH[None], 0, [Row(())], {}, seen, [0])
+            self._pass(prefix_PH[None], 0, [], {}, seen, [])  # of which nothing is asked
         hidden, starts, place = [], [0] * len(rows), 0
         for group in alike([len(row.ids) for row in rows]):
             some = [rows[i] for i in group]
@@ -109,20 +109,29 @@ class UpperLayers:
             "past_key_values": seen,
             "shared_prefix": prefix,
         }
-        *lower, last = self._body.layers[self._first :]
-        for layer in lower:
+        for layer in self._body.layers[self._first : -1]:
             hidden = layer(hidden, **given)
-        # As the layer itself would go on, for fewer tokens.
-        attended, _ = last.self_attn(hidden_states=last.input_layernorm(hidden), **given)
-        ranges = [
-            range(b * width + first, b * width + len(row.ids))
-            for b, (row, first) in enumerate(zip(rows, asked, strict=True))
-        ]
-        places_M = torch.tensor([place for some in ranges for place in some], device=device)
-        hidden_MH = (hidden + attended).flatten(0, 1).index_select(0, places_M.long())
-        hidden_MH = hidden_MH + last.mlp(last.post_attention_layernorm(hidden_MH))
-        said: Tensor = self._body.norm(hidden_MH)
+        places_M = _places(rows, asked, width, device)
+        said: Tensor = self._body.norm(self._last(hidden, given, places_M))
         return said
+
+    def _last(self, hidden: Tensor, given: Mapping[str, Any], places_M: Tensor) -> Tensor:
+        """Run the last layer, from where its tokens no longer meet for some of them, (M, H)."""
+        layer = self._body.layers[-1]
+        attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden), **given)
+        hidden_MH = (hidden + attended).flatten(0, 1).index_select(0, places_M)
+        made_MH: Tensor = hidden_MH + layer.mlp(layer.post_attention_layernorm(hidden_MH))
+        return made_MH
+
+
+def _places(rows: Sequence[Row], asked: Sequence[int], width: int, device: torch.device) -> Tensor:
+    """Return where the tokens that are asked for stand in rows of this width, shape (M,)."""
+    places = [
+        b * width + t
+        for b, (row, first) in enumerate(zip(rows, asked, strict=True))
+        for t in range(first, len(row.ids))
+    ]
+    return torch.tensor(places, dtype=torch.long, device=device)
 
 
 class _Recorder(Cache):
