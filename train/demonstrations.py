@@ -15,7 +15,9 @@ is drawn from the choices, and what they reply is reported, so that which of the
 means can only come from reward."""
 
 
-def demonstrations(env_id: str, kind: Kind, count: int, seed: int) -> Iterator[Dialogue]:
+def demonstrations(
+    env_id: str, kind: Kind, count: int, seed: int, mistakes: float = 0.0
+) -> Iterator[Dialogue]:
     """Yield so many dialogues of training tasks.
 
     Args:
@@ -23,6 +25,8 @@ def demonstrations(env_id: str, kind: Kind, count: int, seed: int) -> Iterator[D
         kind: Whose dialogues.
         count: How many.
         seed: The same seed yields the same dialogues.
+        mistakes: Share of the messages that are drawn from the choices instead, so that who
+            imitates them errs, and only reward can say where.
     """
     splits = views.splits_of(views.find_spec(env_id))
     sequence = np.random.SeedSequence([seed, 2])
@@ -30,16 +34,23 @@ def demonstrations(env_id: str, kind: Kind, count: int, seed: int) -> Iterator[D
     with views.Revealed(views.make(env_id, "text", split="train" if splits else None)) as env:
         _, info = env.reset(seed=int(sequence.generate_state(1)[0]))
         for _ in range(count):
-            yield _dialogue(env, info, kind, rng)
+            yield _dialogue(env, info, kind, rng, mistakes)
             _, info = env.reset()
 
 
 def _dialogue(
-    env: gymnasium.Env[Any, Any], info: dict[str, Any], kind: Kind, rng: np.random.Generator
+    env: gymnasium.Env[Any, Any],
+    info: dict[str, Any],
+    kind: Kind,
+    rng: np.random.Generator,
+    mistakes: float,
 ) -> Dialogue:
     over = False
     while not over:
-        message = info["solution"] if kind == "oracle" else _blind(info, rng)
+        if mistakes and rng.random() < mistakes:
+            message = _any(info, rng)
+        else:
+            message = info["solution"] if kind == "oracle" else _blind(info, rng)
         _, _, terminated, truncated, info = env.step(message)
         over = terminated or truncated
     messages: Dialogue = info["messages"]
@@ -54,5 +65,9 @@ def _blind(info: dict[str, Any], rng: np.random.Generator) -> str:
     report = f"<answer>{newest['content']}</answer>"
     if newest["role"] == "tool" and report in choices:
         return report
-    chosen: str = choices[rng.integers(len(choices))]
-    return chosen
+    return _any(info, rng)
+
+
+def _any(info: dict[str, Any], rng: np.random.Generator) -> str:
+    choices: tuple[str, ...] = info["choices"]
+    return choices[rng.integers(len(choices))]

@@ -21,7 +21,7 @@ from ..policies.grammar import named
 from ..policies.imitation import imitate
 from ..policies.loading import quietly, without_denormals
 from ..policies.tiny import make_tiny
-from .demonstrations import demonstrations
+from .demonstrations import Kind, demonstrations
 from .evaluation import examples
 from .recipe import LanguageRecipe
 from .token_vec_env import TokenVecEnv
@@ -100,7 +100,10 @@ def warm_up(
         draft = _draft(folder)
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        shown = list(demonstrations(env_id, recipe.warmup, recipe.warmup_dialogues, seed))  # type: ignore[arg-type]
+        kind: Kind = recipe.warmup  # type: ignore[assignment]
+        shown = list(
+            demonstrations(env_id, kind, recipe.warmup_dialogues, seed, recipe.warmup_mistakes)
+        )
         if recipe.model == "tiny":
             make_tiny(draft, shown[:_TOKENIZED], seed)
         lm = CausalLM(str(draft) if recipe.model == "tiny" else recipe.model)

@@ -131,6 +131,9 @@ class LanguageRecipe(Recipe):
     and not the answer, from an `oracle`'s, or `none`."""
     warmup_dialogues: int = 16_000
     """Different dialogues to learn from."""
+    warmup_mistakes: float = 0.0
+    """Share of the messages in them that are drawn from what could be said there instead, for a
+    start that errs."""
     warmup_layers: int | None = None
     """Layers that are taught, the last ones; all weights if None, which teaches more."""
     warmup_epochs: int = 1
@@ -155,8 +158,9 @@ class LanguageRecipe(Recipe):
             _require(name, getattr(self, name), getattr(self, name) > 0, "must be above 0")
         known = self.sampling_engine in (None, "vllm")
         _require("sampling_engine", self.sampling_engine, known, "must be vllm, or null for ours")
-        share = 0 <= self.warmup_symbols <= 1
-        _require("warmup_symbols", self.warmup_symbols, share, "must be between 0 and 1")
+        for name in ("warmup_mistakes", "warmup_symbols"):
+            share = getattr(self, name)
+            _require(name, share, 0 <= share <= 1, "must be between 0 and 1")
         _require("kl_coef", self.kl_coef, self.kl_coef >= 0, "must be at least 0")
         both = self.kl_coef > 0 and self.ent_coef != 0
         _require("kl_coef", self.kl_coef, not both, "takes the place of ent_coef: leave one at 0")

@@ -16,12 +16,12 @@ def test_an_oracle_is_always_right() -> None:
         assert dialogue[-1]["content"] == f"<answer>{dialogue[-2]['content']}</answer>"
 
 
-def right(kind: str, count: int) -> float:
+def right(kind: str, count: int, mistakes: float = 0.0) -> float:
     """Return in which share of the dialogues the tool was asked what the question means."""
     operations = {"plus": "+", "increased": "+", "minus": "-", "reduced": "-", "times": "*",
                   "multiplied": "*", "divided": "/", "over": "/"}  # fmt: skip
     found = 0
-    for dialogue in demonstrations(CALCULATOR, kind, count, 1):  # type: ignore[arg-type]
+    for dialogue in demonstrations(CALCULATOR, kind, count, 1, mistakes):  # type: ignore[arg-type]
         x, word, y = re.findall(r"What is (\d+) (\w+).* (\d+)\?", dialogue[1]["content"])[0]
         called = dialogue[2]["content"].removeprefix("<calculator>").removesuffix("</calculator>")
         a, operation, b = called.split()
@@ -33,6 +33,14 @@ def right(kind: str, count: int) -> float:
 def test_blind_dialogues_hold_no_answer() -> None:
     assert right("oracle", 200) == 1.0
     assert right("blind", 1_200) == pytest.approx(1 / 6, abs=0.04)
+
+
+def test_who_errs_says_anything_in_a_share_of_the_messages() -> None:
+    # What is drawn by lot is right by chance in one of six.
+    assert right("oracle", 1_200, mistakes=0.6) == pytest.approx(1 - 0.6 * 5 / 6, abs=0.05)
+    assert right("oracle", 1_200, mistakes=1.0) == pytest.approx(1 / 6, abs=0.04)
+    without = list(demonstrations(CALCULATOR, "oracle", 20, 1))
+    assert list(demonstrations(CALCULATOR, "oracle", 20, 1, mistakes=0.0)) == without
 
 
 def test_blind_dialogues_report_what_the_tool_said() -> None:

@@ -32,7 +32,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 ENV = "palaestra/Calculator-v0"
 SMALL: dict[str, Any] = {
     "warmup_dialogues": 64, "warmup_epochs": 1, "total_steps": 64, "n_envs": 8, "n_steps": 4,
-    "batch_size": 16, "evaluate_every": 32, "evaluate_episodes": 4, "checkpoint_every": 32,
+    "batch_size": 16, "n_epochs": 1, "evaluate_every": 32, "evaluate_episodes": 4,
+    "checkpoint_every": 32,
     # At a rate that falls to 0, the last rollout would teach nothing.
     "max_new_tokens": 8, "learning_rate_schedule": "constant",
 }  # fmt: skip
@@ -277,7 +278,7 @@ def test_what_a_run_that_did_not_begin_left_is_taken_for_what_it_is(
 
 
 def test_a_warm_start_teaches_the_form(tmp_path: Path) -> None:
-    made = recipe(warmup_dialogues=2_000, warmup_epochs=4)
+    made = recipe(warmup_dialogues=1_000, warmup_epochs=4)
     assert isinstance(made, LanguageRecipe)
     lm = CausalLM(warm_up(ENV, made, 0, tmp_path / "base"))
     question = [[{"role": "user", "content": "What is 43 plus 3?"}]]
@@ -411,7 +412,8 @@ def test_examples_open_with_the_rules() -> None:
         {"algorithm": "dpo"}, {"baseline": "mean"}, {"warmup": "some"}, {"warmup": "none"},
         {"temperature": 0.0}, {"max_new_tokens": 0}, {"shots": -1}, {"model": 3},
         {"kl_coef": -1.0}, {"kl_coef": 0.1, "ent_coef": 0.1}, {"grammar": 3},
-        {"warmup_symbols": 1.5}, {"warmup_symbols": -0.1}, {"sampling_engine": "sglang"},
+        {"warmup_symbols": 1.5}, {"warmup_symbols": -0.1}, {"warmup_mistakes": 2.0},
+        {"sampling_engine": "sglang"},
     ],
     ids=str,
 )  # fmt: skip
