@@ -47,6 +47,7 @@ def _dialogue(
 ) -> Dialogue:
     over = False
     while not over:
+        # Where nobody errs nothing is drawn for it, and blind dialogues are those of their seed.
         if mistakes and rng.random() < mistakes:
             message = _any(info, rng)
         else:

@@ -100,7 +100,7 @@ def warm_up(
         draft = _draft(folder)
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        kind: Kind = recipe.warmup  # type: ignore[assignment]
+        kind: Kind = "oracle" if recipe.warmup == "oracle" else "blind"
         shown = list(
             demonstrations(env_id, kind, recipe.warmup_dialogues, seed, recipe.warmup_mistakes)
         )

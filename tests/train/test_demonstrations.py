@@ -5,7 +5,7 @@ import re
 import pytest
 from palaestra.envs.scoring import is_same
 from palaestra.envs.views import make
-from palaestra.train.demonstrations import demonstrations
+from palaestra.train.demonstrations import Kind, demonstrations
 
 CALCULATOR = "palaestra/Calculator-v0"
 
@@ -16,12 +16,12 @@ def test_an_oracle_is_always_right() -> None:
         assert dialogue[-1]["content"] == f"<answer>{dialogue[-2]['content']}</answer>"
 
 
-def right(kind: str, count: int, mistakes: float = 0.0) -> float:
+def right(kind: Kind, count: int, mistakes: float = 0.0) -> float:
     """Return in which share of the dialogues the tool was asked what the question means."""
     operations = {"plus": "+", "increased": "+", "minus": "-", "reduced": "-", "times": "*",
                   "multiplied": "*", "divided": "/", "over": "/"}  # fmt: skip
     found = 0
-    for dialogue in demonstrations(CALCULATOR, kind, count, 1, mistakes):  # type: ignore[arg-type]
+    for dialogue in demonstrations(CALCULATOR, kind, count, 1, mistakes):
         x, word, y = re.findall(r"What is (\d+) (\w+).* (\d+)\?", dialogue[1]["content"])[0]
         called = dialogue[2]["content"].removeprefix("<calculator>").removesuffix("</calculator>")
         a, operation, b = called.split()
@@ -60,8 +60,8 @@ def test_the_same_seed_shows_the_same_and_training_tasks_alone() -> None:
 
 @pytest.mark.parametrize("env_id", ["palaestra/GuessNumber-v0", "palaestra/CartPole-v1"])
 def test_any_world_can_be_shown(env_id: str) -> None:
-    kinds = ("blind",) if env_id.endswith("CartPole-v1") else ("blind", "oracle")
+    kinds: tuple[Kind, ...] = ("blind",) if env_id.endswith("CartPole-v1") else ("blind", "oracle")
     for kind in kinds:
-        [dialogue] = demonstrations(env_id, kind, 1, 0)  # type: ignore[arg-type]
+        [dialogue] = demonstrations(env_id, kind, 1, 0)
         assert dialogue[-1]["role"] == "assistant"
     make(env_id).close()

@@ -18,8 +18,10 @@ from palaestra.errors import UserError
 from palaestra.policies import imitation
 from palaestra.policies.causal_lm import CausalLM
 from palaestra.policies.language import LanguagePolicy
+from palaestra.train import language_training
 from palaestra.train.buffers import DictRolloutBuffer
 from palaestra.train.checkpoint import latest_checkpoint
+from palaestra.train.demonstrations import demonstrations
 from palaestra.train.evaluation import Evaluation, seat
 from palaestra.train.language_training import prefix, warm_up
 from palaestra.train.ppo import PPO
@@ -275,6 +277,23 @@ def test_what_a_run_that_did_not_begin_left_is_taken_for_what_it_is(
     (out / "base" / "warmup.json").write_text("{")
     with pytest.raises(UserError, match="something else"):
         train(Run(ENV, recipe(total_steps=32), 0, out), device="cpu")
+
+
+def test_a_warm_start_shows_what_the_recipe_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr(
+        language_training, "imitate", lambda lm, dialogues, *_: shown.append(dialogues)
+    )
+    errs = recipe(warmup="oracle", warmup_mistakes=0.5)
+    warm_up(ENV, errs, 0, tmp_path / "errs")
+    warm_up(ENV, recipe(warmup="oracle"), 0, tmp_path / "right")
+    assert shown[0] == list(demonstrations(ENV, "oracle", 64, 0, 0.5))
+    assert shown[1] == list(demonstrations(ENV, "oracle", 64, 0))
+    assert shown[0] != shown[1]
+    with pytest.raises(UserError, match="another warm start"):
+        warm_up(ENV, errs, 0, tmp_path / "right")
 
 
 def test_a_warm_start_teaches_the_form(tmp_path: Path) -> None:
