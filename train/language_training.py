@@ -23,7 +23,7 @@ from ..policies.loading import quietly, without_denormals
 from ..policies.tiny import make_tiny
 from .demonstrations import Kind, demonstrations
 from .evaluation import examples
-from .recipe import LanguageRecipe
+from .recipe import LanguageRecipe, completed
 from .token_vec_env import TokenVecEnv
 
 _TOKENIZED = 2_000
@@ -117,7 +117,7 @@ def warm_up(
         lm.chat.tokenizer.save_pretrained(draft)
         (draft / _CARD).write_text(json.dumps(card, indent=2), "utf-8")
         draft.rename(folder)
-    elif _found(folder / _CARD) != card:
+    elif completed(_found(folder / _CARD), recipe) != completed(card, recipe):
         raise UserError(
             f"{folder} holds another warm start than this one, or something else: give another "
             "--out, or delete it"
@@ -145,8 +145,8 @@ def _card(env_id: str, recipe: LanguageRecipe, seed: int) -> dict[str, Any]:
     return {"env": env_id, "seed": seed, "model": recipe.model} | shown
 
 
-def _found(path: Path) -> Any:
+def _found(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}

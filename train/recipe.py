@@ -254,6 +254,18 @@ def load_recipe(
     return kind(**values)
 
 
+def completed(saved: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Return what was saved of a recipe, completed by the values that have come since.
+
+    A new value's default is what was done before there was that value.
+
+    Args:
+        saved: Of an earlier version, perhaps; other entries stay.
+        recipe: What it is to be compared with.
+    """
+    return {field.name: field.default for field in fields(recipe)} | saved
+
+
 def parse_settings(settings: list[str]) -> dict[str, Any]:
     """Read `key=value` texts, each value as YAML.
 

@@ -37,7 +37,7 @@ from .infra import MaskInfra
 from .kernel_vec_env import KernelVecEnv
 from .language_training import dialogues, policy_options, warm_up, was_begun
 from .ppo import PPO
-from .recipe import RECIPES, ChoicesRecipe, LanguageRecipe, Recipe
+from .recipe import RECIPES, ChoicesRecipe, LanguageRecipe, Recipe, completed
 from .records import commit, read_records, versions
 from .vec_env import AsVecEnv
 
@@ -409,7 +409,8 @@ def _check_folder(run: Run, resume: bool) -> None:
             "folder with --out"
         )
     found = _described(path)
-    changed = _changes(found | found["recipe"], wanted | asdict(run.recipe))
+    saved = completed(found["recipe"], run.recipe)
+    changed = _changes(found | saved, wanted | asdict(run.recipe))
     if changed:
         raise UserError(f"{run.folder} holds another run ({changed}): resume it as it was begun")
 

@@ -1,5 +1,6 @@
 """Language models trained by recipes: from scratch, by PPO and in groups, killed and resumed."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -274,9 +275,10 @@ def test_what_a_run_that_did_not_begin_left_is_taken_for_what_it_is(
         return
     with pytest.raises(UserError, match="another warm start"):
         train(Run(ENV, recipe(total_steps=32), seed, out), device="cpu")
-    (out / "base" / "warmup.json").write_text("{")
-    with pytest.raises(UserError, match="something else"):
-        train(Run(ENV, recipe(total_steps=32), 0, out), device="cpu")
+    for damaged in ("{", "[]", "3"):
+        (out / "base" / "warmup.json").write_text(damaged)
+        with pytest.raises(UserError, match="something else"):
+            train(Run(ENV, recipe(total_steps=32), 0, out), device="cpu")
 
 
 def test_a_warm_start_shows_what_the_recipe_says(
@@ -294,6 +296,15 @@ def test_a_warm_start_shows_what_the_recipe_says(
     assert shown[0] != shown[1]
     with pytest.raises(UserError, match="another warm start"):
         warm_up(ENV, errs, 0, tmp_path / "right")
+    # What was made before there was a share of mistakes has none.
+    card = tmp_path / "right" / "warmup.json"
+    saved = json.loads(card.read_text())
+    assert saved.pop("warmup_mistakes") == 0
+    card.write_text(json.dumps(saved))
+    assert warm_up(ENV, recipe(warmup="oracle"), 0, tmp_path / "right") == str(card.parent)
+    with pytest.raises(UserError, match="another warm start"):
+        warm_up(ENV, errs, 0, tmp_path / "right")
+    assert len(shown) == 2
 
 
 def test_a_warm_start_teaches_the_form(tmp_path: Path) -> None:

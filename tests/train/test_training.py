@@ -1,5 +1,6 @@
 """Training: a run that is killed and resumed is the run that was never stopped."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 from palaestra.agents.ppo import policy_hash
 from palaestra.envs import views
 from palaestra.envs.tools import Tool
@@ -318,6 +320,18 @@ def test_another_run_is_not_gone_on_with(begun: Run, change: Any, said: str) -> 
     with pytest.raises(UserError) as error:
         train(replace(begun, **change), resume=True, device="cpu")
     assert said in str(error.value)
+
+
+def test_what_was_begun_before_a_value_existed_has_its_default(begun: Run, tmp_path: Path) -> None:
+    there = replace(begun, folder=shutil.copytree(begun.folder, tmp_path / "run"))
+    path = there.folder / "run.yaml"
+    saved = yaml.safe_load(path.read_text())
+    assert saved["recipe"].pop("vf_coef") == Recipe.vf_coef
+    path.write_text(yaml.safe_dump(saved))
+    train(there, resume=True, device="cpu")
+    other = replace(there, recipe=replace(there.recipe, vf_coef=0.25))
+    with pytest.raises(UserError, match=r"\(vf_coef was 0\.5, now 0\.25\)"):
+        train(other, resume=True, device="cpu")
 
 
 def test_there_must_be_something_to_resume(begun: Run, tmp_path: Path) -> None:
