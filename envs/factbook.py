@@ -74,6 +74,8 @@ class Factbook(PlannedEnv):
     weights) and held to the form of calls, greedy 0.81 (0.75 to 0.86; four training seeds, 200 or
     400 episodes each); after 1,280 messages of PPO on top 0.84 (0.78 to 0.90), a gain of 0.028
     (-0.029 to 0.085) on the same tasks. These intervals are over training seeds.
+    Choosing among eight messages, after 32 of those dialogues, sampled 0.96 (0.92 to 0.98; one
+    training seed, 200 episodes).
 
     ## Version History
     v0: first version.
