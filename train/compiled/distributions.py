@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .elementary import exp
 from .network import Floats, Network, fast
 
 NEVER = np.float32(-1e8)
@@ -40,6 +41,9 @@ def sample(
         log_probs_N: Their log-probabilities; written.
     """
     log_probs_N[:] = _ZERO
+    chances_N_K = np.empty_like(outputs_N_K)
+    if network.log_std < 0:
+        _normalise(outputs_N_K, network.choices_A, chances_N_K)
     first = 0
     for a in range(actions_N_A.shape[1]):
         if network.log_std >= 0:
@@ -51,9 +55,8 @@ def sample(
                 log_probs_N[n] -= _HALF * noise * noise + log_std + _HALF_LOG_2_PI
             continue
         past = first + network.choices_A[a]
-        _normalise(outputs_N_K, first, past)
         for n in range(outputs_N_K.shape[0]):
-            choice = _choose(outputs_N_K, n, first, past, draws_N_A[n, a])
+            choice = _choose(chances_N_K, n, first, past, draws_N_A[n, a])
             actions_N_A[n, a] = choice
             log_probs_N[n] += outputs_N_K[n, first + choice]
         first = past
@@ -68,6 +71,7 @@ def weigh(
     actions_M_A: Floats,
     rows_C: NDArray[np.int64],
     log_probs_C: Floats,
+    chances_C_K: Floats,
 ) -> float:
     """Write the log-probabilities of actions, and return the sum of the entropies.
 
@@ -79,10 +83,13 @@ def weigh(
         actions_M_A: Actions.
         rows_C: Which of the M rows belong to the outputs.
         log_probs_C: Written.
+        chances_C_K: The probabilities of all choices; written where there are any.
     """
     log_probs_C[:] = _ZERO
     mask(outputs_C_K, masks_M_K, rows_C)
     first, entropies = 0, 0.0
+    if network.log_std < 0:
+        entropies += _normalise(outputs_C_K, network.choices_A, chances_C_K)
     for a in range(actions_M_A.shape[1]):
         if network.log_std >= 0:
             log_std = parameters[network.log_std + a]
@@ -93,7 +100,6 @@ def weigh(
             entropies += len(rows_C) * (_HALF + _HALF_LOG_2_PI + log_std)
             continue
         past = first + network.choices_A[a]
-        entropies += _normalise(outputs_C_K, first, past)
         for c in range(len(rows_C)):
             log_probs_C[c] += outputs_C_K[c, first + int(actions_M_A[rows_C[c], a])]
         first = past
@@ -110,6 +116,7 @@ def slope(
     of_log_probs_C: Floats,
     of_entropy: np.float32,
     of_log_std_A: NDArray[np.float64],
+    chances_C_K: Floats,
 ) -> None:
     """Replace outputs by the gradient of a loss with respect to them.
 
@@ -123,6 +130,7 @@ def slope(
         of_entropy: Derivative with respect to an entropy.
         of_log_std_A: What concerns the standard deviations of a Gaussian is added to this. The
             terms cancel out, so a sum of many needs more digits than they have.
+        chances_C_K: As `weigh` wrote them.
     """
     first = 0
     for a in range(actions_M_A.shape[1]):
@@ -136,7 +144,9 @@ def slope(
         past = first + network.choices_A[a]
         for c in range(len(rows_C)):
             choice = first + int(actions_M_A[rows_C[c], a])
-            _slope_logits(outputs_C_K, c, first, past, choice, of_log_probs_C[c], of_entropy)
+            _slope_logits(
+                outputs_C_K, chances_C_K, c, first, past, choice, of_log_probs_C[c], of_entropy
+            )
         first = past
 
 
@@ -147,6 +157,7 @@ def slope(
 @fast
 def _slope_logits(
     log_probs_C_K: Floats,
+    chances_C_K: Floats,
     c: int,
     first: int,
     past: int,
@@ -154,10 +165,11 @@ def _slope_logits(
     of_log_prob: np.float32,
     of_entropy: np.float32,
 ) -> None:
-    entropy = _entropy(log_probs_C_K, c, first, past) if of_entropy != _ZERO else _ZERO
+    entropy = _ZERO
+    if of_entropy != _ZERO:
+        entropy = _entropy(log_probs_C_K, chances_C_K, c, first, past)
     for k in range(first, past):
-        log_prob = log_probs_C_K[c, k]
-        chance = math.exp(log_prob)
+        log_prob, chance = log_probs_C_K[c, k], chances_C_K[c, k]
         chosen = _ONE if k == choice else _ZERO
         if chance == _ZERO:
             log_probs_C_K[c, k] = of_log_prob * chosen
@@ -168,13 +180,12 @@ def _slope_logits(
 
 
 @fast
-def _entropy(log_probs_C_K: Floats, c: int, first: int, past: int) -> Any:
+def _entropy(log_probs_C_K: Floats, chances_C_K: Floats, c: int, first: int, past: int) -> Any:
     """Return the entropy; what is impossible adds nothing to it, be its logarithm infinite."""
     entropy = _ZERO
     for k in range(first, past):
-        chance = math.exp(log_probs_C_K[c, k])
-        if chance > _ZERO:
-            entropy -= chance * log_probs_C_K[c, k]
+        if chances_C_K[c, k] > _ZERO:
+            entropy -= chances_C_K[c, k] * log_probs_C_K[c, k]
     return entropy
 
 
@@ -188,35 +199,67 @@ def mask(logits_C_K: Floats, masks_M_K: Floats, rows_C: NDArray[np.int64]) -> No
 
 
 @fast
-def _normalise(logits_N_K: Floats, first: int, past: int) -> float:
-    """Turn logits into log-probabilities, and return the sum of the entropies."""
-    entropies = 0.0
-    for n in range(logits_N_K.shape[0]):
-        most, total, weighed = logits_N_K[n, first], _ZERO, _ZERO
-        for k in range(first + 1, past):
-            most = max(most, logits_N_K[n, k])
-        for k in range(first, past):
-            logits_N_K[n, k] -= most
-            weight = math.exp(logits_N_K[n, k])
-            total += weight
-            if weight > _ZERO:  # what is impossible adds nothing, be its logit infinite
-                weighed += weight * logits_N_K[n, k]
-        shift = math.log(total)
-        for k in range(first, past):
-            logits_N_K[n, k] -= shift
-        entropies += float(shift - weighed / total)
-    return entropies
-
-
-@fast
-def _choose(log_probs_N_K: Floats, n: int, first: int, past: int, uniform: float) -> int:
+def _choose(chances_N_K: Floats, n: int, first: int, past: int, uniform: float) -> int:
     """Return the choice in whose stretch of [0, 1) a number lies."""
     most, best = 0.0, 0
     for k in range(first, past):
-        chance = math.exp(log_probs_N_K[n, k])
+        chance = chances_N_K[n, k]
         uniform -= chance
         if uniform < _ZERO:
             return k - first
         if chance > most:
             most, best = chance, k - first
     return best  # rounding left a gap at the end, where something impossible may stand
+
+
+@fast
+def _normalise(logits_N_K: Floats, choices_A: NDArray[np.int64], chances_N_K: Floats) -> float:
+    """Turn logits into log-probabilities, write the probabilities, and return all entropies' sum.
+
+    Those of all parts are computed in one loop, which vectorises.
+    """
+    first = 0
+    for choices in choices_A:
+        _lower(logits_N_K, first, first + choices)
+        first += choices
+    logits, chances = logits_N_K.ravel(), chances_N_K.ravel()
+    for i in range(len(logits)):
+        chances[i] = exp(logits[i])
+    first, entropies = 0, 0.0
+    for choices in choices_A:
+        entropies += _divide(logits_N_K, chances_N_K, first, first + choices)
+        first += choices
+    return entropies
+
+
+@fast
+def _lower(logits_N_K: Floats, first: int, past: int) -> None:
+    """Subtract the highest of each row, so that no exponential is infinite."""
+    for n in range(logits_N_K.shape[0]):
+        most = logits_N_K[n, first]
+        for k in range(first + 1, past):
+            most = max(most, logits_N_K[n, k])
+        for k in range(first, past):
+            logits_N_K[n, k] -= most
+
+
+@fast
+def _divide(logits_N_K: Floats, weights_N_K: Floats, first: int, past: int) -> float:
+    """Turn weights, and the logits that they are exponentials of, into probabilities.
+
+    Returns the sum of the entropies.
+    """
+    entropies = 0.0
+    for n in range(logits_N_K.shape[0]):
+        total, weighed = _ZERO, _ZERO
+        for k in range(first, past):
+            weight = weights_N_K[n, k]
+            total += weight
+            if weight > _ZERO:  # what is impossible adds nothing, be its logit infinite
+                weighed += weight * logits_N_K[n, k]
+        shift, share = math.log(total), _ONE / total
+        for k in range(first, past):
+            logits_N_K[n, k] -= shift
+            weights_N_K[n, k] *= share
+        entropies += float(shift - weighed * share)
+    return entropies

@@ -15,6 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ...envs import fresh  # noqa: F401
+from .elementary import tanh
 
 INPUTS, OUTPUTS, WEIGHT, BIAS, ACTIVATION = range(5)
 """Columns of a table of layers."""
@@ -187,6 +188,17 @@ def memory(layers_L_5: Layers, rows: int) -> int:
 
 
 @fast
+def aligned(size: int) -> Floats:
+    """Return memory for so many numbers that begins where a line of the cache does.
+
+    BLAS multiplies a tenth faster there.
+    """
+    whole = np.empty(size + 15, np.float32)
+    first = -whole.ctypes.data % 64 // 4
+    return whole[first : first + size]
+
+
+@fast
 def _of(array: Floats, row: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Return the weight and the bias of a layer, or their gradients."""
     size = row[INPUTS] * row[OUTPUTS]
@@ -201,31 +213,13 @@ def _turned_of(turned: Floats, row: NDArray[np.int64]) -> Floats:
     return turned[row[WEIGHT] : row[WEIGHT] + size].reshape(row[INPUTS], row[OUTPUTS])
 
 
-@njit(inline="always")
-def _tanh(x):  # type: ignore[no-untyped-def]
-    """Return tanh as Eigen approximates it: a quotient of polynomials, so that it vectorises."""
-    f4 = np.float32
-    x = min(max(x, f4(-7.90531110763549805)), f4(7.90531110763549805))
-    square = x * x
-    above = square * f4(-2.76076847742355e-16) + f4(2.00018790482477e-13)
-    above = square * above + f4(-8.60467152213735e-11)
-    above = square * above + f4(5.12229709037114e-08)
-    above = square * above + f4(1.48572235717979e-05)
-    above = square * above + f4(6.37261928875436e-04)
-    above = square * above + f4(4.89352455891786e-03)
-    below = square * f4(1.19825839466702e-06) + f4(1.18534705686654e-04)
-    below = square * below + f4(2.26843463243900e-03)
-    below = square * below + f4(4.89352518554385e-03)
-    return x * above / below
-
-
 @fast
 def _add_and_activate(outputs_B_O: Floats, bias_O: Floats, activation: int) -> None:
     for b in range(outputs_B_O.shape[0]):
         row_O = outputs_B_O[b]
         if activation == TANH:
             for o in range(row_O.shape[0]):
-                row_O[o] = _tanh(row_O[o] + bias_O[o])
+                row_O[o] = tanh(row_O[o] + bias_O[o])
         elif activation == RELU:
             for o in range(row_O.shape[0]):
                 row_O[o] = max(row_O[o] + bias_O[o], np.float32(0.0))

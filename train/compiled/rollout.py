@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ...envs.kernel import STEP
 from .distributions import mask, sample
-from .network import Floats, Network, fast, forward, memory, turn
+from .network import Floats, Network, aligned, fast, forward, memory, turn
 
 Doubles = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -65,7 +65,7 @@ def evaluate(
 @fast
 def turn_all(network: Network, parameters: Floats) -> Floats:
     """Return the weights as `forward` takes them."""
-    turned = np.empty_like(parameters)
+    turned = aligned(len(parameters))
     turn(parameters, network.actor_L_5, turned)
     turn(parameters, network.critic_L_5, turned)
     return turned
@@ -186,7 +186,7 @@ def collect(  # type: ignore[no-untyped-def]
         The number of episodes that ended.
     """
     horizon, count, size = draws_T_N_A.shape
-    work = np.empty(work_size(network, count), np.float32)
+    work = aligned(work_size(network, count))
     turned = turn_all(network, parameters)
     played_N_A, final_N_D = np.empty((count, size), np.float32), np.empty_like(now.observations_N_D)
     rewards_N, last_1 = np.empty(count), np.empty(1, np.float32)

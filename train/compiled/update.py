@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .distributions import slope, weigh
-from .network import INPUTS, Floats, Network, backward, fast, forward, memory, turn
+from .elementary import exp
+from .network import INPUTS, Floats, Network, aligned, backward, fast, forward, memory, turn
 
 _CHUNK = 128
 """Rows at a time, so that what a layer says of them is in the cache when the next one reads it, and
@@ -70,8 +71,8 @@ class Work(NamedTuple):
     turned: Floats
     """Weights as `network.turn` writes them."""
     inputs: Floats
-    actor: Floats
-    critic: Floats
+    tower: Floats
+    """For `network.forward`."""
     log_probs: Floats
     scratch: Floats
     ones: Floats
@@ -133,16 +134,18 @@ def allocate(network: Network, batch_size: int, parameters: int) -> Work:
     rows = min(_CHUNK, batch_size)
     actor_L_5, critic_L_5 = network.actor_L_5, network.critic_L_5
     widest = max(actor_L_5[:, INPUTS].max(), critic_L_5[:, INPUTS].max())
-    return Work(
-        np.empty(parameters, np.float32),
-        np.empty(rows * actor_L_5[0, INPUTS], np.float32),
-        np.empty(memory(actor_L_5, rows), np.float32),
-        np.empty(memory(critic_L_5, rows), np.float32),
-        np.empty(rows, np.float32),
-        np.empty(rows * widest, np.float32),
-        np.ones(rows, np.float32),
-        np.zeros(parameters, np.float32),
+    work = Work(
+        aligned(parameters),
+        aligned(rows * actor_L_5[0, INPUTS]),
+        aligned(max(memory(actor_L_5, rows), memory(critic_L_5, rows))),
+        aligned(rows),
+        aligned(rows * widest),
+        aligned(rows),
+        aligned(parameters),
     )
+    work.ones[:] = _ONE
+    work.gradient[:] = _ZERO  # also where there is no parameter
+    return work
 
 
 @fast
@@ -170,19 +173,22 @@ def differentiate(
         for c in range(count):
             for d in range(width):
                 inputs_C_D[c, d] = transitions.observations_M_D[rows_C[c], d]
-        outputs_C_K = forward(inputs_C_D, parameters, work.turned, network.actor_L_5, work.actor)
-        values_C_1 = forward(inputs_C_D, parameters, work.turned, network.critic_L_5, work.critic)
         target = gradient if first == 0 else work.gradient
         ones_1_C = work.ones[:count].reshape(1, count)
-        _add_losses(
-            network, parameters, outputs_C_K, values_C_1, transitions, rows_C, mean, scale,
-            np.float32(size), settings, statistics_6, of_log_std_A, work.log_probs[:count],
+        # One tower after the other, which use the same memory while it is in the cache.
+        outputs_C_K = forward(inputs_C_D, parameters, work.turned, network.actor_L_5, work.tower)
+        _add_policy_losses(
+            network, parameters, outputs_C_K, transitions, rows_C, mean, scale, np.float32(size),
+            settings, statistics_6, of_log_std_A, work.log_probs[:count],
         )  # fmt: skip
-        for layers_L_5, outputs in (
-            (network.actor_L_5, work.actor),
-            (network.critic_L_5, work.critic),
-        ):
-            backward(inputs_C_D, parameters, layers_L_5, outputs, work.scratch, ones_1_C, target)
+        backward(
+            inputs_C_D, parameters, network.actor_L_5, work.tower, work.scratch, ones_1_C, target
+        )
+        values_C_1 = forward(inputs_C_D, parameters, work.turned, network.critic_L_5, work.tower)
+        _add_value_losses(values_C_1, transitions, rows_C, np.float32(size), settings, statistics_6)
+        backward(
+            inputs_C_D, parameters, network.critic_L_5, work.tower, work.scratch, ones_1_C, target
+        )
         if first > 0:
             for i in range(len(gradient)):
                 gradient[i] += target[i]
@@ -220,19 +226,19 @@ def differentiate_outputs(
     mean, scale = _moments(transitions.advantages_M, rows_B, settings.normalize_advantage)
     statistics_6[:] = 0.0
     of_log_std_A[:] = 0.0
-    _add_losses(
-        network, parameters, outputs_B_K, values_B_1, transitions, rows_B, mean, scale,
-        np.float32(size), settings, statistics_6, of_log_std_A, np.empty(size, np.float32),
+    _add_policy_losses(
+        network, parameters, outputs_B_K, transitions, rows_B, mean, scale, np.float32(size),
+        settings, statistics_6, of_log_std_A, np.empty(size, np.float32),
     )  # fmt: skip
+    _add_value_losses(values_B_1, transitions, rows_B, np.float32(size), settings, statistics_6)
     _finish(statistics_6, size, settings)
 
 
 @fast
-def _add_losses(
+def _add_policy_losses(
     network: Network,
     parameters: Floats,
     outputs_C_K: Floats,
-    values_C_1: Floats,
     transitions: Transitions,
     rows_C: NDArray[np.int64],
     mean: np.float32,
@@ -243,31 +249,28 @@ def _add_losses(
     of_log_std_A: NDArray[np.float64],
     log_probs_C: Floats,
 ) -> None:
-    """Add what transitions contribute, and replace the outputs by their gradients.
+    """Add what transitions contribute, and replace logits or means by their gradients.
 
     `log_probs_C` is memory.
     """
+    chances_C_K = np.empty_like(outputs_C_K)
     statistics_6[ENTROPY] -= weigh(
         network, parameters, outputs_C_K, transitions.masks_M_K, transitions.actions_M_A, rows_C,
-        log_probs_C,
+        log_probs_C, chances_C_K,
     )  # fmt: skip
-    _add_policy_losses(
+    _clip(
         log_probs_C, transitions.old_log_probs_M, transitions.advantages_M, rows_C, mean, scale,
         size, np.float32(settings.clip_range), statistics_6,
     )  # fmt: skip
     of_entropy = -np.float32(settings.ent_coef) / size
     slope(
         network, parameters, outputs_C_K, transitions.actions_M_A, rows_C, log_probs_C, of_entropy,
-        of_log_std_A,
-    )  # fmt: skip
-    statistics_6[VALUE] += _add_value_losses(
-        values_C_1, transitions.old_values_M, transitions.returns_M, rows_C,
-        np.float32(settings.clip_range_vf), np.float32(settings.vf_coef) * _TWO / size,
+        of_log_std_A, chances_C_K,
     )  # fmt: skip
 
 
 @fast
-def _add_policy_losses(
+def _clip(
     log_probs_C: Floats,
     old_log_probs_M: Floats,
     advantages_M: Floats,
@@ -278,12 +281,16 @@ def _add_policy_losses(
     clip: np.float32,
     statistics_6: NDArray[np.float64],
 ) -> None:
-    """Replace log-probabilities by derivatives with respect to them."""
+    """Replace log-probabilities by derivatives of the clipped loss with respect to them."""
+    ratios_C = np.empty_like(log_probs_C)
+    for c in range(len(rows_C)):
+        log_probs_C[c] -= old_log_probs_M[rows_C[c]]
+    for c in range(len(rows_C)):
+        ratios_C[c] = exp(log_probs_C[c])  # in a loop of its own, which vectorises
     loss, kl, clipped = 0.0, 0.0, 0
     for c in range(len(rows_C)):
         advantage = (advantages_M[rows_C[c]] - mean) * scale
-        log_ratio = log_probs_C[c] - old_log_probs_M[rows_C[c]]
-        ratio: Any = math.exp(log_ratio)
+        log_ratio, ratio = log_probs_C[c], ratios_C[c]
         gain = advantage * ratio
         kept = advantage * min(max(ratio, _ONE - clip), _ONE + clip)
         loss -= min(gain, kept)
@@ -299,23 +306,25 @@ def _add_policy_losses(
 @fast
 def _add_value_losses(
     values_C_1: Floats,
-    old_values_M: Floats,
-    returns_M: Floats,
+    transitions: Transitions,
     rows_C: NDArray[np.int64],
-    clip: np.float32,
-    factor: np.float32,
-) -> float:
-    """Replace values by the derivatives, and return the sum of squared errors."""
+    size: np.float32,
+    settings: Settings,
+    statistics_6: NDArray[np.float64],
+) -> None:
+    """Add squared errors, and replace values by the derivatives."""
+    clip = np.float32(settings.clip_range_vf)
+    factor = np.float32(settings.vf_coef) * _TWO / size
     squares = 0.0
     for c in range(len(rows_C)):
-        value, old_value = values_C_1[c, 0], old_values_M[rows_C[c]]
+        value, old_value = values_C_1[c, 0], transitions.old_values_M[rows_C[c]]
         change = value - old_value
         if clip < np.inf:
             value = old_value + min(max(change, -clip), clip)
-        error = value - returns_M[rows_C[c]]
+        error = value - transitions.returns_M[rows_C[c]]
         squares += error * error
         values_C_1[c, 0] = factor * error if abs(change) <= clip else _ZERO
-    return squares
+    statistics_6[VALUE] += squares
 
 
 @fast
