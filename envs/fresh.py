@@ -15,6 +15,7 @@ CALLED = (
     "envs/lookahead.py",
     "envs/pcg64.py",
     "train/compiled/distributions.py",
+    "train/compiled/elementary.py",
     "train/compiled/network.py",
     "train/compiled/rollout.py",
     "train/compiled/update.py",
