@@ -7,7 +7,7 @@ from ...envs import fresh  # noqa: F401
 
 
 @njit(inline="always")
-def tanh(x):  # type: ignore[no-untyped-def]
+def tanh(x: np.float32) -> np.float32:
     """Return tanh as Eigen approximates it: a quotient of polynomials, so that it vectorises."""
     f4 = np.float32
     x = min(max(x, f4(-7.90531110763549805)), f4(7.90531110763549805))
@@ -25,14 +25,14 @@ def tanh(x):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def exp(x):  # type: ignore[no-untyped-def]
+def exp(x: np.float32) -> np.float32:
     """Return e to the power of x as Cephes computes it: 2 to a whole power times a polynomial.
 
     0 below -104, and infinite from 88.4 on.
     """
     f4, i4 = np.float32, np.int32
     x = min(max(x, f4(-104.0)), f4(88.8))
-    power = np.floor(x * f4(1.44269504088896341) + f4(0.5))
+    power: np.float32 = np.floor(x * f4(1.44269504088896341) + f4(0.5))
     rest = x - power * f4(0.693359375) - power * f4(-2.12194440e-4)
     total = rest * f4(1.9875691500e-4) + f4(1.3981999507e-3)
     total = rest * total + f4(8.3334519073e-3)

@@ -14,7 +14,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ...envs import fresh  # noqa: F401
 from .elementary import tanh
 
 INPUTS, OUTPUTS, WEIGHT, BIAS, ACTIVATION = range(5)
