@@ -45,6 +45,7 @@ for _id, _module, _steps, _threshold in (
         max_episode_steps=_steps,
         reward_threshold=_threshold,
     )
+_worlds("Almanac", "almanac", "multi-hop", "comparison")
 _worlds("Calculator", "calculator", "two-step", "three-step")
 _worlds("Capitals", "capitals", "join", "aggregate")
 _worlds("Elements", "elements", "join", "aggregate")

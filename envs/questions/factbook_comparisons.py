@@ -1,4 +1,4 @@
-"""Comparisons of six countries, put together from threes whose pages one search finds."""
+"""Comparisons of six countries, put together from threes that are found in as many calls."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,7 +15,6 @@ RANKS = ("largest", "second largest", "second smallest", "smallest")
 _TRIED = {"train": 120, "validation": 40, "test": 60}
 """Threes of each split: any two with different countries may make six."""
 _LEAST_FACTS = 5
-_CALLS = 4
 
 
 class Triple(NamedTuple):
@@ -26,15 +25,15 @@ class Triple(NamedTuple):
     values: dict[str, tuple[float, ...]]
     """Their numbers, by fact."""
     steps: dict[str, Steps]
-    """How these are found: one search and three pages, by fact."""
+    """How these are found, by fact, in as many calls each."""
 
 
 Criterion = tuple[str, str]
 """A fact and a rank."""
 
 
-def triples(finder: Finder, split: str) -> Iterator[Triple]:
-    """Draw threes of countries of a split."""
+def triples(finder: Finder, split: str, calls: int) -> Iterator[Triple]:
+    """Draw threes of countries of a split, whose numbers are found in so many calls."""
     known = {
         name: {f: v for f in COMPARED if (v := FACTS[f].number_of(entry)) is not None}
         for name, entry in finder.entries.items()
@@ -45,7 +44,7 @@ def triples(finder: Finder, split: str) -> Iterator[Triple]:
     for i in np.random.default_rng(0).permutation(len(every))[: _TRIED[split]]:
         shared = [f for f in COMPARED if all(f in known[name] for name in every[i])]
         found = {f: finder.steps_to(FACTS[f], every[i]) for f in shared}
-        steps = {f: to for f, to in found.items() if to and len(to.calls) == _CALLS}
+        steps = {f: to for f, to in found.items() if to and len(to.calls) == calls}
         if len(steps) >= _LEAST_FACTS:
             values = {f: tuple(known[name][f] for name in every[i]) for f in steps}
             yield Triple(every[i], values, steps)

@@ -43,6 +43,11 @@ class Fact:
         words = self.of(entry)
         return entry.page_with(self.path, words) if words else None
 
+    def passage_of(self, entry: Entry) -> Page | None:
+        """Return the passage of an entry that tells the fact."""
+        words = self.of(entry)
+        return entry.passage_with(self.path, words) if words else None
+
 
 # A pattern lets pass only what has one answer: no second capital, no "none", no unnamed hill.
 FACTS = {

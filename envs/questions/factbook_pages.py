@@ -1,4 +1,4 @@
-"""The World Factbook as clean text: entries, their fields, and pages of at most 120 words."""
+"""The World Factbook as clean text: entries, their fields, pages and passages of them."""
 
 import html
 import itertools
@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ from ..speech import CHARSET
 
 WORLD, EUROPEAN_UNION = "xx", "ee"
 """Codes of the two entries that are no country and no territory."""
-_WORDS = 120
+_WORDS, _PASSAGE_WORDS = 120, 60
+"""Most words of a page, and of a passage."""
 _NAMES = {
     # Where the short form of the name is missing, unusual, or has remarks in it.
     "cf": "Republic of the Congo",
@@ -49,9 +51,9 @@ class Page(NamedTuple):
     name: str
     """By which it is opened, such as `france/government/2`."""
     title: str
-    """Entry, section, number of the page in it, and the headings on the page."""
+    """Of a page entry, section, number in it, and headings; of a passage entry and field."""
     text: str
-    """A field a line."""
+    """Of a page a field a line; of a passage what the field says, or a part of it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class Entry:
     pages: tuple[Page, ...]
     """All of it, section by section."""
 
+    @cached_property
+    def passages(self) -> tuple[Page, ...]:
+        """All of it, field by field; a long one is several."""
+        return tuple(_passages(self.name, self.fields))
+
     def page_with(self, path: Path, words: str) -> Page | None:
         """Return the first page on which the field at `path` says `words`."""
         heads = (f"{_label(path)}: ", f"{_label(path)}{_CONTINUED}: ")
@@ -76,6 +83,16 @@ class Entry:
                 for line in page.text.split("\n"):
                     if line.startswith(heads) and words in line.partition(": ")[2]:
                         return page
+        return None
+
+    def passage_with(self, path: Path, words: str) -> Page | None:
+        """Return the first passage in which the field at `path` says `words`."""
+        heads = (_label(path), f"{_label(path)}{_CONTINUED}")
+        section = f"{slug(self.name)}/{slug(path[0])}/"
+        for passage in self.passages:
+            said = passage.title.removeprefix(f"{self.name}: ") in heads and words in passage.text
+            if said and passage.name.startswith(section):
+                return passage
         return None
 
 
@@ -142,6 +159,13 @@ def _pages(name: str, fields: dict[Path, str]) -> Iterator[Page]:
             yield Page(f"{slug(name)}/{slug(section)}/{number}", title, text)
 
 
+def _passages(name: str, fields: dict[Path, str]) -> Iterator[Page]:
+    for section, group in itertools.groupby(fields.items(), key=lambda item: item[0][0]):
+        pieces = (piece for p, text in group for piece in _cut(_label(p), text, _PASSAGE_WORDS))
+        for number, (head, words) in enumerate(pieces, 1):
+            yield Page(f"{slug(name)}/{slug(section)}/{number}", f"{name}: {head}", words)
+
+
 def _headings(text: str) -> str:
     heads = (re.split(" - |: ", line.replace(_CONTINUED, ""))[0] for line in text.split("\n"))
     return ", ".join(dict.fromkeys(heads))
@@ -165,13 +189,13 @@ def _packed(fields: dict[Path, str]) -> Iterator[str]:
 
 def _under_headings(fields: dict[Path, str]) -> Iterator[list[str]]:
     for _, group in itertools.groupby(fields.items(), key=lambda item: item[0][1]):
-        yield [line for path, text in group for line in _cut(_label(path), text)]
+        pieces = (piece for p, text in group for piece in _cut(_label(p), text, _WORDS))
+        yield [f"{head}: {words}" for head, words in pieces]
 
 
-def _cut(label: str, text: str) -> Iterator[str]:
-    """Yield a field as lines of at most 120 words, each under the field's label."""
+def _cut(label: str, text: str, most: int) -> Iterator[tuple[str, str]]:
+    """Yield a field as pieces of at most so many words, each with the field's label."""
     words = text.split()
-    step = _WORDS - len(f"{label}{_CONTINUED}".split())
+    step = most - len(f"{label}{_CONTINUED}".split())
     for start in range(0, len(words), step):
-        head = f"{label}{_CONTINUED}" if start else label
-        yield f"{head}: {' '.join(words[start : start + step])}"
+        yield f"{label}{_CONTINUED}" if start else label, " ".join(words[start : start + step])

@@ -1,17 +1,18 @@
 """Questions about the World Factbook, each with steps to its answer that were tried.
 
 The steps are searches, and openings of pages that the search listed. Where a search does not
-list the page that is needed, other words are tried; where none do, the question is left out.
+find the text that is needed, other words are tried; where none do, the question is left out.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from itertools import combinations
 from typing import NamedTuple
 
 from ..scoring import folded
-from ..tools.search import PageIndex
+from ..tools.search import PageIndex, PassageIndex
 from .factbook_facts import BORDERS, COMPARED, FACTS, Fact, borders
 from .factbook_pages import EUROPEAN_UNION, WORLD, Entry
 
@@ -24,12 +25,12 @@ _MOST_CALLS = 9
 
 
 class Steps(NamedTuple):
-    """Messages that bring pages before the agent."""
+    """Messages that bring pages or passages before the agent."""
 
     calls: tuple[str, ...]
     """The messages, in order."""
     gold: tuple[str, ...]
-    """Names of the pages, each of which is opened by a message."""
+    """Names of the pages, each of which is opened by a message, or the passages themselves."""
 
     def then(self, other: "Steps") -> "Steps":
         """Return these steps and after them others."""
@@ -44,7 +45,7 @@ class Question(NamedTuple):
     names: dict[str, str]
     """What is named in it, by the place-holders of the phrasings."""
     answer: str
-    """Stands on a gold page."""
+    """Stands in a gold text."""
     steps: Steps
     """How it is found."""
 
@@ -55,8 +56,57 @@ def split_of(identity: str) -> str:
     return {0: "test", 1: "test", 2: "validation"}.get(tenth, "train")
 
 
-class Finder:
-    """Finds pages of countries and territories as an agent does: by search, then by name.
+class Finder(ABC):
+    """Finds facts of countries and territories as an agent does, by search.
+
+    Args:
+        entries: The whole factbook.
+    """
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = {e.name: e for e in entries if e.code not in (WORLD, EUROPEAN_UNION)}
+        self._seen: dict[str, frozenset[str]] = {}
+
+    def value(self, fact: str, name: str) -> str | None:
+        """Return a fact of a country, None where the factbook does not tell it plainly."""
+        return FACTS[fact].of(self.entries[name])
+
+    @abstractmethod
+    def steps_to(self, fact: Fact, names: Sequence[str]) -> Steps | None:
+        """Return steps to a fact of each country."""
+
+    def steps_from(self, subject: str, fact: Fact, names: Sequence[str]) -> Steps | None:
+        """Return one search for `subject`, worded so that it finds the fact of each country."""
+        gold = tuple(g for name in names if (g := self._gold(fact, self.entries[name])))
+        if len(gold) < len(names):
+            return None
+        for words in fact.queries:
+            query = f"{subject} {words}"
+            if query not in self._seen:
+                self._seen[query] = frozenset(self._found(query))
+            if {*gold} <= self._seen[query]:
+                return Steps((f"<search>{query}</search>", *self._opened(gold)), gold)
+        return None
+
+    @abstractmethod
+    def says(self, steps: Steps, words: str) -> bool:
+        """Tell whether every text that the steps bring has the words."""
+
+    @abstractmethod
+    def _gold(self, fact: Fact, entry: Entry) -> str | None:
+        """Return by what an agent would know the text that tells a fact."""
+
+    @abstractmethod
+    def _found(self, query: str) -> Iterable[str]:
+        """Return by what an agent would know the texts that a search finds."""
+
+    def _opened(self, gold: tuple[str, ...]) -> Iterable[str]:
+        """Return the messages that it takes after a search to read what it found."""
+        return ()
+
+
+class PageFinder(Finder):
+    """Finds pages, then opens them by name.
 
     Args:
         entries: The whole factbook.
@@ -64,13 +114,8 @@ class Finder:
     """
 
     def __init__(self, entries: list[Entry], index: PageIndex) -> None:
-        self.entries = {e.name: e for e in entries if e.code not in (WORLD, EUROPEAN_UNION)}
+        super().__init__(entries)
         self._index = index
-        self._seen: dict[str, set[str]] = {}
-
-    def value(self, fact: str, name: str) -> str | None:
-        """Return a fact of a country, None where the factbook does not tell it plainly."""
-        return FACTS[fact].of(self.entries[name])
 
     def steps_to(self, fact: Fact, names: Sequence[str]) -> Steps | None:
         """Return steps to a fact of each country: one search if that finds all, else several."""
@@ -81,28 +126,53 @@ class Finder:
         first, second = self.steps_to(fact, names[:middle]), self.steps_to(fact, names[middle:])
         return first.then(second) if first and second else None
 
-    def steps_from(self, subject: str, fact: Fact, names: Sequence[str]) -> Steps | None:
-        """Return one search for `subject`, worded so that it lists the fact's page of each."""
-        pages = tuple(p.name for name in names if (p := fact.page_of(self.entries[name])))
-        if len(pages) < len(names):
-            return None
-        for words in fact.queries:
-            query = f"{subject} {words}"
-            if {*pages} <= self._listed(query):
-                opened = (f"<open_page>{page}</open_page>" for page in pages)
-                return Steps((f"<search>{query}</search>", *opened), pages)
-        return None
-
-    def _listed(self, query: str) -> set[str]:
-        """Return the names of the pages that a search lists, as an agent would read them."""
-        if query not in self._seen:
-            hits = self._index.search(query).split("\n")
-            self._seen[query] = {hit.partition(" | ")[0] for hit in hits}
-        return self._seen[query]
-
     def says(self, steps: Steps, words: str) -> bool:
         """Tell whether every page that the steps open has the words."""
         return all(words in self._index.open_page(page) for page in steps.gold)
+
+    def _gold(self, fact: Fact, entry: Entry) -> str | None:
+        page = fact.page_of(entry)
+        return page and page.name
+
+    def _found(self, query: str) -> Iterable[str]:
+        return (hit.partition(" | ")[0] for hit in self._index.search(query).split("\n"))
+
+    def _opened(self, gold: tuple[str, ...]) -> Iterable[str]:
+        return (f"<open_page>{page}</open_page>" for page in gold)
+
+
+class PassageFinder(Finder):
+    """Finds passages, which are read at once.
+
+    Args:
+        entries: The whole factbook.
+        index: Its passages.
+    """
+
+    def __init__(self, entries: list[Entry], index: PassageIndex) -> None:
+        super().__init__(entries)
+        self._index = index
+
+    def steps_to(self, fact: Fact, names: Sequence[str]) -> Steps | None:
+        """Return a search for each country: the passages of several hardly come together."""
+        steps = Steps((), ())
+        for name in names:
+            more = self.steps_from(name, fact, [name])
+            if not more:
+                return None
+            steps = steps.then(more)
+        return steps
+
+    def says(self, steps: Steps, words: str) -> bool:
+        """Tell whether every passage has the words."""
+        return all(words in passage for passage in steps.gold)
+
+    def _gold(self, fact: Fact, entry: Entry) -> str | None:
+        passage = fact.passage_of(entry)
+        return passage and f"{passage.title}: {passage.text}"
+
+    def _found(self, query: str) -> Iterable[str]:
+        return self._index.search(query).split("\n")
 
 
 def one_hop(finder: Finder) -> Iterator[Question]:

@@ -1,22 +1,32 @@
-"""What Factbook keeps in the cache: the index of the pages, and the questions of each split."""
+"""What is kept in the cache of the World Factbook: an index, and the questions of each split."""
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ... import assets
 from ..scoring import folded
-from ..tools.search import PageIndex, write_pages
+from ..tools.search import PageIndex, PassageIndex, write_pages
 from .factbook_comparisons import Triple, sixes, triples
 from .factbook_facts import FACTS, also_called
-from .factbook_pages import entries
-from .factbook_questions import Finder, Question, Steps, multi_hop, one_hop, split_of
+from .factbook_pages import Entry, Page, entries
+from .factbook_questions import (
+    Finder,
+    PageFinder,
+    PassageFinder,
+    Question,
+    Steps,
+    multi_hop,
+    one_hop,
+    split_of,
+)  # fmt: skip
 
 SPLITS = ("train", "validation", "test")
-_PAGES, _QUESTIONS = "pages.sqlite", "questions.json"
+_INDEX, _QUESTIONS = "pages.sqlite", "questions.json"
 _FEWEST = 6
 """Different answers among siblings, so that a guess is right in less than a fifth of the tasks."""
 
@@ -36,23 +46,74 @@ class Asked(NamedTuple):
     """Other forms of an answer."""
 
 
-def pages_path() -> Path:
-    """Return the index of the factbook's pages, built on the first call.
+@dataclass(frozen=True)
+class Form:
+    """A form in which the factbook can be searched."""
 
-    Raises:
-        AssetError: the factbook cannot be had.
-    """
-    return _built() / _PAGES
+    key: str
+    """Its name in the cache."""
+    texts: Callable[[Entry], tuple[Page, ...]]
+    """What of an entry a search finds."""
+    finder: Callable[[list[Entry], Path], Finder]
+    """What finds facts in an index."""
+    calls_of_three: int
+    """Calls that bring a fact of three countries."""
+
+    def index_path(self) -> Path:
+        """Return the index, built on the first call.
+
+        Raises:
+            AssetError: the factbook cannot be had.
+        """
+        return self._built() / _INDEX
+
+    def asked(self, split: str) -> Asked:
+        """Return what one of the splits asks.
+
+        Raises:
+            AssetError: the factbook cannot be had.
+        """
+        return _asked(self, split)
+
+    def build(self, folder: Path) -> None:
+        """Write the texts with their index, and the questions that can be answered by search."""
+        folder.mkdir()
+        found = entries()
+        write_pages(folder / _INDEX, (text for entry in found for text in self.texts(entry)))
+        finder = self.finder(found, folder / _INDEX)
+        drawn = {s: list(triples(finder, s, self.calls_of_three)) for s in SPLITS}
+        written = {
+            "one-hop": list(one_hop(finder)),
+            "multi-hop": list(multi_hop(finder)),
+            "triples": drawn,
+            "sixes": {split: sixes(some) for split, some in drawn.items()},
+            "also": dict(_also(finder)),
+        }
+        (folder / _QUESTIONS).write_text(json.dumps(written), "utf-8")
+
+    def questions_path(self) -> Path:
+        """Return what all splits ask, built on the first call.
+
+        Raises:
+            AssetError: the factbook cannot be had.
+        """
+        return self._built() / _QUESTIONS
+
+    def _built(self) -> Path:
+        return assets.built(self.key, self.build, assets.FACTBOOK)
+
+
+PAGES = Form("factbook-1", lambda e: e.pages, lambda es, path: PageFinder(es, PageIndex(path)), 4)
+"""Pages of at most 120 words: a search lists them, and they are opened by name."""
+PASSAGES = Form(
+    "almanac-1", lambda e: e.passages, lambda es, path: PassageFinder(es, PassageIndex(path)), 3
+)
+"""Fields of the entries, which a search shows."""
 
 
 @cache
-def asked(split: str) -> Asked:
-    """Return what one of the splits asks.
-
-    Raises:
-        AssetError: the factbook cannot be had.
-    """
-    written: dict[str, Any] = json.loads((_built() / _QUESTIONS).read_text("utf-8"))
+def _asked(form: Form, split: str) -> Asked:
+    written: dict[str, Any] = json.loads(form.questions_path().read_text("utf-8"))
     countries: dict[str, dict[str, Question]] = defaultdict(dict)
     for question in map(_question, written["one-hop"]):
         if split_of(question.names["name"]) == split:
@@ -64,27 +125,6 @@ def asked(split: str) -> Asked:
         written["sixes"][split],
         written["also"],
     )
-
-
-def build_factbook(folder: Path) -> None:
-    """Write the pages with their index, and the questions that can be answered by search."""
-    folder.mkdir()
-    found = entries()
-    write_pages(folder / _PAGES, (page for entry in found for page in entry.pages))
-    finder = Finder(found, PageIndex(folder / _PAGES))
-    drawn = {split: list(triples(finder, split)) for split in SPLITS}
-    written = {
-        "one-hop": list(one_hop(finder)),
-        "multi-hop": list(multi_hop(finder)),
-        "triples": drawn,
-        "sixes": {split: sixes(some) for split, some in drawn.items()},
-        "also": dict(_also(finder)),
-    }
-    (folder / _QUESTIONS).write_text(json.dumps(written), "utf-8")
-
-
-def _built() -> Path:
-    return assets.built("factbook-1", build_factbook, assets.FACTBOOK)
 
 
 def _also(finder: Finder) -> Iterator[tuple[str, list[str]]]:

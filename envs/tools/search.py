@@ -10,7 +10,7 @@ from typing import Any
 
 from . import ToolError, ToolTimeout
 
-_HITS = 5
+_HITS, _PASSAGES = 5, 3
 _MAX_WORDS = 32
 """Different words of a query: the time it takes grows with them."""
 _WORD = re.compile(r"[^\W_]{1,60}")
@@ -21,8 +21,8 @@ _COMMON = frozenset(
      "to", "was", "were", "what", "when", "where", "which", "who", "whose", "with")
 )  # fmt: skip
 """Words that are looked for only where there is nothing else: they stand on every page."""
-_HIT_LENGTH = 400
-"""Characters of a hit, so that all of them fit into a message."""
+_HIT_LENGTH, _PASSAGE_LENGTH = 400, 680
+"""Characters of a hit, and of a passage, so that all of them fit into a message."""
 _STEPS_PER_CALL, _SECONDS = 1_000, 1.0
 """A query ends after this time; the 32 commonest words take less than a tenth of it."""
 _SCHEMA = """
@@ -38,22 +38,22 @@ INSERT INTO found (found) VALUES ('rebuild');
 INSERT INTO found (found, rank) VALUES ('rank', 'bm25(10.0, 1.0)');
 INSERT INTO found (found) VALUES ('optimize');
 """
-_SEARCH = f"""
-SELECT name, pages.title, snippet(found, 1, '', '', '...', 24)
-FROM found JOIN pages ON pages.id = found.rowid
-WHERE found MATCH ? ORDER BY rank LIMIT {_HITS}
+_FOUND = "FROM found JOIN pages ON pages.id = found.rowid WHERE found MATCH ? ORDER BY rank"
+_LIST = f"""
+SELECT name, pages.title, snippet(found, 1, '', '', '...', 24) {_FOUND} LIMIT {_HITS}
 """
+_SHOW = f"SELECT pages.title, pages.text {_FOUND} LIMIT {_PASSAGES}"
 _OPEN = "SELECT title, text FROM pages WHERE name = ?"
 _ACTIONS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ}
 _FUNCTIONS = {"match", "bm25", "snippet"}
 
 
-class PageIndex:
-    """Find and show the pages of a file, within limits.
+class TextIndex:
+    """Find texts in a file, within limits.
 
     An agent's words never become SQL, nor the language of full-text queries: each is quoted and
     bound. Behind that the file is opened read-only and immutable, and an authorizer lets only
-    the two statements pass that are needed here.
+    the statements pass that are needed here.
 
     Args:
         path: A file that `write_pages` wrote.
@@ -66,9 +66,38 @@ class PageIndex:
         )
         self._connection.execute("PRAGMA query_only = ON")
         # FTS5 opens its own tables at the first match, by statements that are not let pass.
-        self._connection.execute(_SEARCH, ('"palaestra"',)).fetchall()
+        self._connection.execute(_LIST, ('"palaestra"',)).fetchall()
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         self._connection.set_authorizer(_authorize)
+
+    def _found(self, statement: str, query: str) -> list[tuple[str, ...]]:
+        """Return what a statement selects of the texts that fit a query best."""
+        words = list(dict.fromkeys(_WORD.findall(query.lower())))
+        words = [word for word in words if word not in _COMMON] or words
+        if not words:
+            raise ToolError("there are no words in the query; search for a few words")
+        if len(words) > _MAX_WORDS:
+            raise ToolError(f"the query has {len(words)} words; search for at most {_MAX_WORDS}")
+        return self._rows(statement, " OR ".join(f'"{word}"' for word in words))
+
+    def _rows(self, sql: str, words: str) -> list[tuple[str, ...]]:
+        deadline = time.monotonic() + _SECONDS
+        self._connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_PER_CALL)
+        try:
+            return self._connection.execute(sql, (words,)).fetchall()
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == sqlite3.SQLITE_INTERRUPT:
+                raise ToolTimeout("the search took too long and was ended") from None
+            raise
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A connection cannot be copied or sent to another process; its path can.
+        return type(self), (self.path,)
+
+
+class PageIndex(TextIndex):
+    """Pages: a search lists them, and one is then opened."""
 
     def search(self, query: str) -> str:
         """Search all pages for words, and list the five that fit best.
@@ -81,13 +110,7 @@ class PageIndex:
             ToolTimeout: the search took too long and was ended.
             sqlite3.DatabaseError: the file cannot be read, which no query can bring about.
         """
-        words = list(dict.fromkeys(_WORD.findall(query.lower())))
-        words = [word for word in words if word not in _COMMON] or words
-        if not words:
-            raise ToolError("there are no words in the query; search for a few words")
-        if len(words) > _MAX_WORDS:
-            raise ToolError(f"the query has {len(words)} words; search for at most {_MAX_WORDS}")
-        hits = self._rows(_SEARCH, " OR ".join(f'"{word}"' for word in words))
+        hits = self._found(_LIST, query)
         lines = (f"{name} | {title}: {' '.join(said.split())}" for name, title, said in hits)
         return "\n".join(line[:_HIT_LENGTH] for line in lines) or "no page has these words"
 
@@ -108,24 +131,27 @@ class PageIndex:
         (title, text), *_ = rows
         return f"{title}\n{text}"
 
-    def _rows(self, sql: str, words: str) -> list[tuple[str, ...]]:
-        deadline = time.monotonic() + _SECONDS
-        self._connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_PER_CALL)
-        try:
-            return self._connection.execute(sql, (words,)).fetchall()
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_INTERRUPT:
-                raise ToolTimeout("the search took too long and was ended") from None
-            raise
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A connection cannot be copied or sent to another process; its path can.
-        return PageIndex, (self.path,)
+class PassageIndex(TextIndex):
+    """Passages: a search shows them."""
+
+    def search(self, query: str) -> str:
+        """Search all passages for words, and show the three that fit best.
+
+        Args:
+            query: A few words, such as "capital of France".
+
+        Raises:
+            ToolError: there are no words in it, or too many.
+            ToolTimeout: the search took too long and was ended.
+            sqlite3.DatabaseError: the file cannot be read, which no query can bring about.
+        """
+        lines = (f"{title}: {text}" for title, text in self._found(_SHOW, query))
+        return "\n".join(line[:_PASSAGE_LENGTH] for line in lines) or "no passage has these words"
 
 
 def write_pages(path: Path, pages: Iterable[tuple[str, str, str]]) -> None:
-    """Write pages (name, title, text) and their index into a new file."""
+    """Write pages or passages (name, title, text) and their index into a new file."""
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(_SCHEMA)
         connection.executemany(_INSERT, pages)

@@ -1,4 +1,4 @@
-"""Factbook: true answers on pages that the plans find, and splits that share nothing."""
+"""Factbook, Almanac: true answers in texts that the plans find, splits that share nothing."""
 
 import copy
 import json
@@ -12,17 +12,21 @@ from itertools import combinations, islice
 from typing import Any
 
 import pytest
+from palaestra.envs.almanac import Almanac
 from palaestra.envs.factbook import Factbook
 from palaestra.envs.questions.factbook_comparisons import triples
+from palaestra.envs.questions.factbook_env import FactbookEnv
 from palaestra.envs.questions.factbook_facts import COMPARED, FACTS, borders
 from palaestra.envs.questions.factbook_pages import Entry, clean, entries, slug
 from palaestra.envs.questions.factbook_phrases import PHRASES, listed, spoken
-from palaestra.envs.questions.factbook_questions import Finder, Question, multi_hop, one_hop
-from palaestra.envs.questions.factbook_store import Asked, asked, pages_path
+from palaestra.envs.questions.factbook_questions import Question, multi_hop, one_hop
+from palaestra.envs.questions.factbook_store import Asked
 from palaestra.envs.scoring import folded
+from palaestra.envs.tools.search import TextIndex
 
 DISJOINT = ("train", "validation", "test")
-LEVELS = Factbook.levels
+LEVELS = FactbookEnv.levels
+BOTH = [Factbook, Almanac]
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +34,14 @@ def book() -> dict[str, Entry]:
     return {entry.name: entry for entry in entries()}
 
 
+@pytest.fixture(scope="module", params=BOTH)
+def world(request: pytest.FixtureRequest) -> type[FactbookEnv]:
+    return request.param  # type: ignore[no-any-return]
+
+
 @pytest.fixture(scope="module")
-def questions() -> dict[str, Asked]:
-    return {split: asked(split) for split in DISJOINT}
+def questions(world: type[FactbookEnv]) -> dict[str, Asked]:
+    return {split: world.form.asked(split) for split in DISJOINT}
 
 
 def one_hops(questions: dict[str, Asked], split: str) -> list[Question]:
@@ -43,20 +52,17 @@ def multi_hops(questions: dict[str, Asked], split: str) -> list[Question]:
     return [q for group in questions[split].groups for q in group]
 
 
-def draws(level: str, split: str, count: int) -> Iterator[tuple[Factbook, str, dict[str, Any]]]:
-    env = Factbook(split, level)
+def draws(
+    world: type[FactbookEnv], level: str, split: str, count: int
+) -> Iterator[tuple[FactbookEnv, str, dict[str, Any]]]:
+    env = world(split, level)
     for i in range(count):
         yield env, *env.reset(seed=0 if i == 0 else None)
 
 
-def test_the_dialogue_of_the_documentation(questions: dict[str, Asked]) -> None:
+def test_the_dialogue_of_the_documentation() -> None:
     wanted = 'What is the capital of the country whose national anthem is "Kassaman"?'
-    for split in DISJOINT:
-        if any(
-            q.kind == "anthem-capital" and q.answer == "Algiers"
-            for q in multi_hops(questions, split)
-        ):
-            env = Factbook(split, "multi-hop")
+    env = asking_about_kassaman(Factbook)
     question, info = env.reset(seed=0)
     while question != wanted:
         question, info = env.reset()
@@ -69,10 +75,41 @@ def test_the_dialogue_of_the_documentation(questions: dict[str, Asked]) -> None:
     assert env.step("<answer>Algiers</answer>")[1] == 1.0
 
 
-@pytest.mark.parametrize("split", Factbook.splits)
+def test_a_dialogue_with_passages() -> None:
+    env = asking_about_kassaman(Almanac)
+    question, info = env.reset(seed=0)
+    while info["kind"] != "anthem-capital" or '"Kassaman"' not in question:
+        question, info = env.reset()
+    assert info["gold"] == (
+        'Algeria: National anthem(s) - title: "Kassaman" (We Pledge)',
+        "Algeria: Capital - name: Algiers",
+    )
+    assert env.step("<search>Kassaman</search>")[0].startswith(info["gold"][0] + "\n")
+    said, *_, info = env.step("<search>What is the capital of Algeria?</search>")
+    assert info["gold"][1] in said.split("\n")
+    assert len(said.split("\n")) == 3
+    *_, info = env.step("<open_page>algeria/government/1</open_page>")
+    assert info["failure"] is not None
+    assert env.step("<answer>Algiers</answer>")[1] == 1.0
+
+
+def asking_about_kassaman(world: type[FactbookEnv]) -> FactbookEnv:
+    for split in DISJOINT:
+        if any(
+            q.kind == "anthem-capital" and q.answer == "Algiers"
+            for group in world.form.asked(split).groups
+            for q in group
+        ):
+            return world(split, "multi-hop")
+    raise AssertionError("nobody asks about it")
+
+
+@pytest.mark.parametrize("split", FactbookEnv.splits)
 @pytest.mark.parametrize("level", LEVELS)
-def test_the_plans_show_the_answer_on_a_gold_page(level: str, split: str) -> None:
-    for env, question, info in draws(level, split, 50):
+def test_the_plans_show_the_answer_in_a_gold_text(
+    world: type[FactbookEnv], level: str, split: str
+) -> None:
+    for env, question, info in draws(world, level, split, 50):
         seen, opened, over = question, [], False
         answer, gold = env.task.plan.answer, info["gold"]
         gold_text = ""
@@ -89,19 +126,23 @@ def test_the_plans_show_the_answer_on_a_gold_page(level: str, split: str) -> Non
             seen += f"\n{said}"
             gold_text += said if page else ""
         assert reward == 1.0
-        assert tuple(opened) == gold
-        assert answer in gold_text
+        if world is Factbook:
+            assert tuple(opened) == gold
+            assert answer in gold_text
+        else:
+            assert {*gold} <= {*seen.split("\n")}
+            assert answer in "\n".join(gold)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_plan_leaves_messages_to_spare(level: str) -> None:
-    for env, _, _ in draws(level, "train", 200):
+def test_a_plan_leaves_messages_to_spare(world: type[FactbookEnv], level: str) -> None:
+    for env, _, _ in draws(world, level, "train", 200):
         assert len(env.task.plan.calls) + 1 < env.max_turns
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_siblings_differ_in_their_answers(level: str) -> None:
-    for env, _, info in draws(level, "train", 300):
+def test_siblings_differ_in_their_answers(world: type[FactbookEnv], level: str) -> None:
+    for env, _, info in draws(world, level, "train", 300):
         assert 1 < len(info["choices"]) <= env.max_choices
         answers = env.task.stages[-1]
         assert 6 <= len(answers) <= env.max_choices
@@ -134,7 +175,7 @@ def test_how_much_is_asked(questions: dict[str, Asked]) -> None:
     sixes = {split: len(questions[split].sixes) for split in DISJOINT}
     print(f"{len(one)} of one hop, {len(multi)} of several, sixes of countries: {sixes}")
     assert len(one) > 2_000
-    assert len(multi) > 1_900
+    assert len(multi) > 1_800
     assert {q.kind for q in one} | {q.kind for q in multi} == PHRASES.keys() - {"comparison"}
     assert all(count > 90 for count in sixes.values())
 
@@ -159,9 +200,9 @@ TRUE = [
 @pytest.mark.parametrize(("fact", "name", "answer"), TRUE)
 def test_facts_are_true(book: dict[str, Entry], fact: str, name: str, answer: str) -> None:
     assert FACTS[fact].of(book[name]) == answer
-    page = FACTS[fact].page_of(book[name])
-    assert page is not None
-    assert answer in page.text
+    for text in (FACTS[fact].page_of(book[name]), FACTS[fact].passage_of(book[name])):
+        assert text is not None
+        assert answer in text.text
 
 
 @pytest.mark.parametrize(
@@ -224,9 +265,9 @@ def test_neighbours(book: dict[str, Entry], questions: dict[str, Asked]) -> None
             assert sorted(numbers, key=numbers.__getitem__)[-1] == question.answer
 
 
-def test_comparisons_are_true(book: dict[str, Entry]) -> None:
+def test_comparisons_are_true(world: type[FactbookEnv], book: dict[str, Entry]) -> None:
     places = {"largest": 0, "second-largest": 1, "second-smallest": -2, "smallest": -1}
-    for env, question, info in draws("comparison", "test", 200):
+    for env, question, info in draws(world, "comparison", "test", 200):
         rank, fact = re.fullmatch("(.+)-([a-z]+)", info["kind"]).groups()  # type: ignore[union-attr]
         names = [re.search("<answer>(.+)</answer>", c)[1] for c in env.task.stages[-1]]  # type: ignore[index]
         assert all(name in question for name in names)
@@ -235,28 +276,29 @@ def test_comparisons_are_true(book: dict[str, Entry]) -> None:
 
 
 def test_the_cache_holds_what_is_built_today(
-    book: dict[str, Entry], questions: dict[str, Asked]
+    world: type[FactbookEnv], book: dict[str, Entry], questions: dict[str, Asked]
 ) -> None:
     """Else a change of the builder, under an old key, would change the tasks of new machines."""
-    pages = [tuple(page) for entry in book.values() for page in entry.pages]
-    with closing(sqlite3.connect(pages_path())) as connection:
-        assert connection.execute("SELECT name, title, text FROM pages").fetchall() == pages
-    finder = Finder(list(book.values()), Factbook()._index)
-    kept = json.loads(pages_path().with_name("questions.json").read_text("utf-8"))
+    form = world.form
+    texts = [tuple(text) for entry in book.values() for text in form.texts(entry)]
+    with closing(sqlite3.connect(form.index_path())) as connection:
+        assert connection.execute("SELECT name, title, text FROM pages").fetchall() == texts
+    finder = form.finder(list(book.values()), form.index_path())
+    kept = json.loads(form.questions_path().read_text("utf-8"))
     for level, fresh in (("one-hop", one_hop(finder)), ("multi-hop", multi_hop(finder))):
         some = list(islice(fresh, 150))
         assert json.loads(json.dumps(some)) == kept[level][:150]
-    some_triples = list(islice(triples(finder, "validation"), 5))
+    some_triples = list(islice(triples(finder, "validation", form.calls_of_three), 5))
     assert some_triples == questions["validation"].triples[:5]
 
 
-def test_paraphrases_are_used_by_no_other_split() -> None:
+def test_paraphrases_are_used_by_no_other_split(world: type[FactbookEnv]) -> None:
     for usual, paraphrases in PHRASES.values():
         assert len(usual) == len(paraphrases) == 2
         assert not {*usual} & {*paraphrases}
     for level in LEVELS:
         plain, paraphrased = (
-            [env.task.plan for env, _, _ in draws(level, split, 100)]
+            [env.task.plan for env, _, _ in draws(world, level, split, 100)]
             for split in ("test", "paraphrase")
         )
         assert [p.answer for p in plain] == [p.answer for p in paraphrased]
@@ -297,8 +339,8 @@ def test_paraphrases_are_used_by_no_other_split() -> None:
         ("Niger", "Nigeria", False),
     ],
 )
-def test_what_is_right(truth: str, answer: str, right: bool) -> None:
-    env = Factbook()
+def test_what_is_right(world: type[FactbookEnv], truth: str, answer: str, right: bool) -> None:
+    env = world()
     env.reset(seed=0)
     env.task = replace(env.task, plan=env.task.plan._replace(answer=truth))
     assert env.step(f"<answer>{answer}</answer>")[4]["success"] is right
@@ -321,14 +363,16 @@ def test_a_bad_call_costs_a_turn_and_no_more(message: str, said: str) -> None:
     assert (reward, terminated, truncated) == (0.0, False, False)
 
 
-def test_a_broken_index_is_an_infra_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    env = Factbook()
+def test_a_broken_index_is_an_infra_failure(
+    world: type[FactbookEnv], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = world()
     env.reset(seed=0)
 
     def fail(*_: str) -> None:
         raise sqlite3.DatabaseError("database disk image is malformed")
 
-    monkeypatch.setattr(env._index, "_rows", fail)
+    monkeypatch.setattr(TextIndex, "_rows", fail)
     *_, truncated, info = env.step("<search>France</search>")
     assert truncated
     assert info["failure"] == "infra"
@@ -336,11 +380,11 @@ def test_a_broken_index_is_an_infra_failure(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_copies_and_snapshots_go_on_alike(level: str) -> None:
-    env = Factbook("validation", level)
+def test_copies_and_snapshots_go_on_alike(world: type[FactbookEnv], level: str) -> None:
+    env = world("validation", level)
     env.reset(seed=5)
     env.step(env.solution())
-    other = Factbook("validation", level)
+    other = world("validation", level)
     other.set_state(pickle.loads(pickle.dumps(env.get_state())))
     for twin in (other, copy.deepcopy(env), pickle.loads(pickle.dumps(env))):
         assert twin.solution() == env.solution()
@@ -368,8 +412,8 @@ def test_names_in_sentences() -> None:
     assert listed(["Peru", "Maldives", "Chad"]) == "Peru, the Maldives and Chad"
 
 
-def test_everything_compared_is_worded() -> None:
-    kinds = {info["kind"] for _, _, info in draws("comparison", "train", 600)}
+def test_everything_compared_is_worded(world: type[FactbookEnv]) -> None:
+    kinds = {info["kind"] for _, _, info in draws(world, "comparison", "train", 600)}
     assert kinds == {
         f"{r}-{f}"
         for r in ("largest", "second-largest", "second-smallest", "smallest")

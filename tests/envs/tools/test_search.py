@@ -14,26 +14,42 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from palaestra.envs.questions.factbook_store import pages_path
+from palaestra.envs.questions.factbook_store import PAGES, PASSAGES
 from palaestra.envs.speech import CHARSET, MAX_OBSERVATION_LENGTH, harmless
 from palaestra.envs.tools import ToolError, ToolTimeout, search
-from palaestra.envs.tools.search import PageIndex, write_pages
+from palaestra.envs.tools.search import PageIndex, PassageIndex, write_pages
 
-PATH = pages_path()
+PATHS = {PageIndex: PAGES.index_path(), PassageIndex: PASSAGES.index_path()}
+PATH = PATHS[PageIndex]
 
 
 @pytest.fixture(scope="module")
-def index() -> PageIndex:
+def pages() -> PageIndex:
     return PageIndex(PATH)
+
+
+@pytest.fixture(scope="module")
+def passages() -> PassageIndex:
+    return PassageIndex(PATHS[PassageIndex])
+
+
+@pytest.fixture(scope="module", params=PATHS)
+def index(request: pytest.FixtureRequest) -> PageIndex | PassageIndex:
+    return request.param(PATHS[request.param])  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _unchanged() -> Iterator[None]:
-    """Compare the file and its folder before and after everything in this module."""
+    """Compare the files and their folders before and after everything in this module."""
 
-    def state() -> tuple[str, list[str]]:
-        names = sorted(p.name for p in PATH.parent.iterdir())
-        return hashlib.sha256(PATH.read_bytes()).hexdigest(), names
+    def state() -> list[tuple[str, list[str]]]:
+        return [
+            (
+                hashlib.sha256(path.read_bytes()).hexdigest(),
+                sorted(p.name for p in path.parent.iterdir()),
+            )
+            for path in PATHS.values()
+        ]
 
     before = state()
     yield
@@ -56,27 +72,27 @@ def names_in(hits: str) -> list[str]:
         ("Kassaman", "algeria/government/15"),
     ],
 )
-def test_it_finds(index: PageIndex, query: str, page: str) -> None:
-    names = names_in(index.search(query))
+def test_it_finds(pages: PageIndex, query: str, page: str) -> None:
+    names = names_in(pages.search(query))
     assert page in names
     assert len(names) == len(set(names)) <= 5
 
 
-def test_a_hit_has_name_title_and_excerpt(index: PageIndex) -> None:
-    first = index.search("Algeria anthem Kassaman").split("\n")[0]
+def test_a_hit_has_name_title_and_excerpt(pages: PageIndex) -> None:
+    first = pages.search("Algeria anthem Kassaman").split("\n")[0]
     assert first.startswith("algeria/government/15 | Algeria: Government (15 of ")
     assert "National anthem(s): " in first
     assert '"Kassaman" (We Pledge)' in first
 
 
-def test_a_page_is_shown_in_full(index: PageIndex) -> None:
-    title, *lines = index.open_page("france/government/1").split("\n")
+def test_a_page_is_shown_in_full(pages: PageIndex) -> None:
+    title, *lines = pages.open_page("france/government/1").split("\n")
     assert title.startswith("France: Government (1 of ")
     assert "Capital - name: Paris" in lines
-    assert index.open_page(" France/Government/1\n") == "\n".join([title, *lines])
+    assert pages.open_page(" France/Government/1\n") == "\n".join([title, *lines])
 
 
-def test_every_page_and_any_hits_fit_into_an_observation(index: PageIndex) -> None:
+def test_every_page_and_any_hits_fit_into_an_observation(pages: PageIndex) -> None:
     with sqlite3.connect(PATH) as connection:
         rows = connection.execute("SELECT name, title, text FROM pages").fetchall()
     connection.close()
@@ -91,22 +107,57 @@ def test_every_page_and_any_hits_fit_into_an_observation(index: PageIndex) -> No
     assert words <= 120
     rng = np.random.default_rng(0)
     for row in rng.permutation(rows)[:50]:
-        hits = index.search(" ".join(str(row[1]).split()[:20]))
+        hits = pages.search(" ".join(str(row[1]).split()[:20]))
         assert len(hits) <= MAX_OBSERVATION_LENGTH
         assert {*names_in(hits)} <= {r[0] for r in rows}
 
 
-def test_words_on_no_page(index: PageIndex) -> None:
-    assert index.search("xyzzy") == "no page has these words"
+@pytest.mark.parametrize(
+    ("query", "passage"),
+    [
+        ("capital of France", "France: Capital - name: Paris"),
+        ("What is the capital of France?", "France: Capital - name: Paris"),
+        ("cote d’ivoire coastline", "Cote d'Ivoire: Coastline: 515 km"),
+        ("Kassaman", 'Algeria: National anthem(s) - title: "Kassaman" (We Pledge)'),
+        ("Mt. Hillaby", "Barbados: Elevation - highest point: Mount Hillaby 336 m"),
+    ],
+)
+def test_it_shows(passages: PassageIndex, query: str, passage: str) -> None:
+    shown = passages.search(query).split("\n")
+    assert any(line.startswith(passage) for line in shown)
+    assert len(shown) == len(set(shown)) <= 3
+
+
+def test_any_three_passages_fit_into_an_observation(passages: PassageIndex) -> None:
+    with contextlib.closing(sqlite3.connect(passages.path)) as connection:
+        rows = connection.execute("SELECT name, title, text FROM pages").fetchall()
+    assert len(rows) == 79_575
+    lengths = np.array([len(f"{title}: {text}") for _, title, text in rows])
+    for name, title, text in rows:
+        shown = f"{title}: {text}"
+        assert set(shown) <= CHARSET
+        assert harmless(shown) == shown, name
+        assert 0 < len(text.split()) <= 60
+        assert "\n" not in shown
+    longest = 0
+    for i in np.argsort(lengths)[-30:]:
+        shown = passages.search(" ".join(rows[i][1].split() + rows[i][2].split()[:20]))
+        assert len(shown) <= MAX_OBSERVATION_LENGTH
+        longest = max(longest, *map(len, shown.split("\n")))
+    assert longest == 680, "some are cut, so that three of them fit"
+
+
+def test_words_that_are_nowhere(index: PageIndex | PassageIndex) -> None:
+    assert re.fullmatch("no (page|passage) has these words", index.search("xyzzy"))
 
 
 @pytest.mark.parametrize("query", ["", "   ", "_", "\0", "?!", "🙂", "\ud800", "\x1b\x07", "—“”"])
-def test_no_words(index: PageIndex, query: str) -> None:
+def test_no_words(index: PageIndex | PassageIndex, query: str) -> None:
     with pytest.raises(ToolError, match="search for a few words"):
         index.search(query)
 
 
-def test_too_many_words(index: PageIndex) -> None:
+def test_too_many_words(index: PageIndex | PassageIndex) -> None:
     with pytest.raises(ToolError, match="has 33 words; search for at most 32"):
         index.search(" ".join(f"word{i}" for i in range(33)))
     assert index.search("France " * 500) == index.search("France")
@@ -116,14 +167,14 @@ def test_too_many_words(index: PageIndex) -> None:
     "page",
     ["", "france", "france/government/999", "../pages.sqlite", "\0", "\ud800", "' OR 1 --", "%"],
 )
-def test_unknown_pages(index: PageIndex, page: str) -> None:
+def test_unknown_pages(pages: PageIndex, page: str) -> None:
     with pytest.raises(ToolError, match="open one that a search has listed"):
-        index.open_page(page)
+        pages.open_page(page)
 
 
-def test_a_long_name_is_not_repeated(index: PageIndex) -> None:
+def test_a_long_name_is_not_repeated(pages: PageIndex) -> None:
     with pytest.raises(ToolError) as caught:
-        index.open_page("x" * 4000)
+        pages.open_page("x" * 4000)
     assert len(str(caught.value)) < 200
 
 
@@ -152,13 +203,13 @@ SYNTAX = [
 
 
 @pytest.mark.parametrize("query", SYNTAX)
-def test_no_query_has_a_syntax(index: PageIndex, query: str) -> None:
+def test_no_query_has_a_syntax(index: PageIndex | PassageIndex, query: str) -> None:
     assert index.search(query)
 
 
-def test_operators_are_words(index: PageIndex) -> None:
-    assert names_in(index.search("France NOT capital")) == names_in(
-        index.search("not france capital")
+def test_operators_are_words(pages: PageIndex, index: PageIndex | PassageIndex) -> None:
+    assert names_in(pages.search("France NOT capital")) == names_in(
+        pages.search("not france capital")
     )
     assert index.search("fran*") == index.search("fran")
 
@@ -186,7 +237,7 @@ SLOW = {
 
 
 @pytest.mark.parametrize("query", SLOW.values(), ids=SLOW)
-def test_no_query_takes_long(index: PageIndex, query: str) -> None:
+def test_no_query_takes_long(index: PageIndex | PassageIndex, query: str) -> None:
     began = time.perf_counter()
     with contextlib.suppress(ToolError):
         index.search(query)
@@ -194,7 +245,7 @@ def test_no_query_takes_long(index: PageIndex, query: str) -> None:
 
 
 def test_a_query_is_ended_once_the_time_is_up(
-    index: PageIndex, monkeypatch: pytest.MonkeyPatch
+    index: PageIndex | PassageIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     query = " ".join(COMMON[:32])
     hours = itertools.count(step=3600.0)
@@ -202,7 +253,7 @@ def test_a_query_is_ended_once_the_time_is_up(
         patched.setattr(search.time, "monotonic", lambda: next(hours))
         with pytest.raises(ToolTimeout, match="took too long"):
             index.search(query)
-    assert len(names_in(index.search(query))) == 5
+    assert len(index.search(query).split("\n")) == (5 if isinstance(index, PageIndex) else 3)
 
 
 REFUSED = [
@@ -239,22 +290,23 @@ def test_behind_the_quotes_nothing_else_is_let_pass(sql: str) -> None:
 
 @settings(max_examples=100)
 @given(st.text(st.characters(), max_size=300))
-def test_any_text_is_answered_or_refused(index: PageIndex, text: str) -> None:
-    for tool in (index.search, index.open_page):
+def test_any_text_is_answered_or_refused(index: PageIndex | PassageIndex, text: str) -> None:
+    tools = [index.search, index.open_page] if isinstance(index, PageIndex) else [index.search]
+    for tool in tools:
         with contextlib.suppress(ToolError):
             assert isinstance(tool(text), str)
     assert index.search("France")
 
 
-def test_a_copy_works_like_the_original(index: PageIndex) -> None:
+def test_a_copy_works_like_the_original(index: PageIndex | PassageIndex) -> None:
     copy = pickle.loads(pickle.dumps(index))
     assert copy.search("capital of France") == index.search("capital of France")
     with pytest.raises(sqlite3.DatabaseError):
         copy._connection.execute("DELETE FROM pages")
 
 
-def test_a_query_finds_the_same_whatever_came_before(index: PageIndex) -> None:
-    fresh = PageIndex(PATH).search("longest coastline")
+def test_a_query_finds_the_same_whatever_came_before(index: PageIndex | PassageIndex) -> None:
+    fresh = type(index)(index.path).search("longest coastline")
     for query in SYNTAX:
         index.search(query)
     assert index.search("longest coastline") == fresh
@@ -266,6 +318,8 @@ def test_an_index_of_ones_own(tmp_path: Path) -> None:
     own = PageIndex(path)
     assert names_in(own.search("apple")) == ["a", "p"]
     assert own.open_page("p") == "Pears\ngreen, unlike apples"
+    shown = PassageIndex(path).search("apple")
+    assert shown == "Apples: red and round\nPears: green, unlike apples"
 
 
 def test_a_broken_file_is_no_fault_of_the_query(tmp_path: Path) -> None:

@@ -64,7 +64,15 @@ def test_text_crosses_as_bytes(env_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Factbook", "Factbook-multi-hop", "Factbook-comparison", "Capitals-join", "Synthesis"]
+    "name",
+    [
+        "Factbook",
+        "Factbook-multi-hop",
+        "Factbook-comparison",
+        "Almanac",
+        "Capitals-join",
+        "Synthesis",
+    ],
 )
 def test_a_dialogue_that_solves_a_task_crosses_whole(name: str) -> None:
     env = make(f"palaestra/{name}-v0", "dialogue")

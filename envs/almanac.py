@@ -1,0 +1,71 @@
+"""Almanac: questions about the countries of the world, and a search that shows what it finds."""
+
+from typing import ClassVar
+
+from .questions.factbook_env import FactbookEnv
+from .questions.factbook_store import PASSAGES
+from .tools import Tool
+from .tools.search import PassageIndex
+
+
+class Almanac(FactbookEnv):
+    """Answer questions about countries from passages of The World Factbook.
+
+    ## Description
+    "What is the highest point of Barbados?": search for passages, read the three that are shown,
+    and report what one of them says. There is one tool, whose results are read at once, as in
+    Search-R1 (Jin et al., 2025, arXiv:2503.09516). The factbook has 256 entries, each field of
+    which is a passage, or several of at most 60 words: 79,575 in all. There are three levels,
+    which ask what those of `Factbook` ask. In `one-hop` one passage tells the answer: ten
+    facts of a country, such as its capital, currency or highest point; others that are much like
+    it may be shown beside it. In `multi-hop` it takes several: the one country that borders
+    two others, the capital of the country that has a mountain, a fact of the country that has
+    an anthem, the capital beyond the longest border, the neighbour with the largest population.
+    In `comparison` six countries are named, and one of them is the answer: the one with the
+    largest or second largest, smallest or second smallest number. The splits share no country
+    in `one-hop` and `comparison`, and no question in `multi-hop`. `paraphrase` asks about those
+    of `test` in phrasings that no other split uses.
+
+    ## Action Space
+    `Text`: a message with one call, `<search>Barbados highest point</search>` (or JSON in
+    `<tool_call>`), or with the answer, `<answer>Mount Hillaby</answer>`.
+
+    ## Observation Space
+    `Text`: the question, then what the search says: the three passages that fit best, a line
+    each. `info["gold"]` has the passages that are needed.
+
+    ## Rewards
+    1 for the right answer, 0 otherwise, -0.1 for a message that holds neither a call nor an
+    answer. Case, accents, articles, units and other names of a country do not matter.
+
+    ## Episode End
+    Terminated by an answer, or after 4 messages in `one-hop` and 9 in the other levels;
+    truncated when the index fails, with `info["failure"] == "infra"`.
+
+    ## Reference Scores
+    Success on `test`: random choices 0.12 in `one-hop` and `multi-hop` (one in eight), 0.17 in
+    `comparison` (one in six); oracle 1 in each.
+
+    ## Version History
+    v0: first version.
+    """
+
+    form = PASSAGES
+    turns: ClassVar[dict[str, int]] = {"one-hop": 4, "multi-hop": 9, "comparison": 9}
+    instructions = (
+        "Answer the question from The World Factbook. Find passages with <search>words</search>, "
+        "which shows three. Then reply with <answer>result</answer>, a name, number, code or date "
+        "as the passage has it."
+    )
+
+    def __init__(
+        self, split: str = "train", level: str | None = None, render_mode: str | None = None
+    ) -> None:
+        super().__init__(split, level, render_mode)
+        search = Tool(PassageIndex(self.form.index_path()).search)
+        self._tools = {search.name: search}
+
+    @property
+    def tools(self) -> dict[str, Tool]:
+        """The search."""
+        return self._tools
