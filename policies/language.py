@@ -48,8 +48,9 @@ class LanguagePolicy(ActorCriticPolicy):
     With the observation of `AsDialogue` and actions of token ids (`MultiDiscrete`, see
     `palaestra.train.token_vec_env`) it writes messages. With the observation of `AsChoices` and
     their numbers (`Discrete`) the same weights score the choices, each by its log-probability as
-    the next message. Source: Carta et al., "Grounding Large Language Models in Interactive
-    Environments with Online Reinforcement Learning" (2023).
+    the next message (Carta et al., "Grounding Large Language Models in Interactive Environments
+    with Online Reinforcement Learning", 2023), or by that of a token of it (Tan et al., "True
+    Knowledge Comes from Practice", 2024).
 
     The critic reads what the last layer says behind the dialogue. The entropy of a message is
     the mean over its tokens; or, with `relative_entropy`, the negative KL divergence from the
@@ -62,11 +63,15 @@ class LanguagePolicy(ActorCriticPolicy):
             system's, which then is not read again in the dialogue.
         last_layers: Layers that are trained; None for all, and all other weights.
         lora_rank: Rank of adapters that are trained in their stead; None for none.
-        temperature: What logits are divided by, both when acting and when learning.
+        temperature: What logits are divided by, those of tokens or the scores of choices, both
+            when acting and when learning.
         critic_gradient: Share of the critic's gradient that reaches the model, 0 to 1.
         critic_scale: What the critic's output is multiplied by: SB3 has one learning rate for
             all, and a critic wants a higher one than a language model.
         relative_entropy: Whether entropies are relative to the start.
+        length_normalization: Whether the score of a choice is the mean of its tokens'
+            log-probabilities instead of their sum, which leaves long choices little chance, and
+            all but the best next to none.
         grammar: What messages are held to, when they are written and when they are learned from,
             in llguidance's Lark; `grammar.calls` writes one. None for nothing.
         dtype: Name of a torch dtype.
@@ -98,6 +103,7 @@ class LanguagePolicy(ActorCriticPolicy):
         critic_gradient: float = 0.0,
         critic_scale: float = 10.0,
         relative_entropy: bool = False,
+        length_normalization: bool = False,
         grammar: str | None = None,
         dtype: str = "float32",
         sampling_dtype: str | None = None,
@@ -126,6 +132,7 @@ class LanguagePolicy(ActorCriticPolicy):
             "critic_gradient": critic_gradient,
             "critic_scale": critic_scale,
             "relative_entropy": relative_entropy,
+            "length_normalization": length_normalization,
             "grammar": grammar,
             "dtype": dtype,
             "sampling_dtype": sampling_dtype,
@@ -481,7 +488,7 @@ class LanguagePolicy(ActorCriticPolicy):
         return self._score(obs, acting=True)
 
     def _score(self, obs: Any, acting: bool = False) -> tuple[Tensor, CategoricalDistribution]:
-        """Return values, and the distribution over choices by their log-probabilities."""
+        """Return values, and the distribution over choices by their scores."""
         read = self.engine.weigh if acting else self.engine.evaluate
         prefix, prompts = self._prompts(obs)
         mask_BK = obs["mask"].bool()
@@ -495,8 +502,10 @@ class LanguagePolicy(ActorCriticPolicy):
             values_B1: Tensor = self.value_net(self.engine.last(prefix, prompts).clone())
             return values_B1, self._categorical(logits_BK)
         hidden_RNH = read(prefix, [prompts[i] for i in of], choices, of)
-        evaluated = evaluate_tokens(self._head, hidden_RNH, choices, self.temperature, False)
-        logits_BK = logits_BK.masked_scatter(mask_BK, evaluated.log_probs_B)
+        scores_R = evaluate_tokens(self._head, hidden_RNH, choices, 1.0, False).log_probs_B
+        if self._settings["length_normalization"]:
+            scores_R = scores_R / torch.tensor([len(tokens) for tokens in choices]).to(scores_R)
+        logits_BK = logits_BK.masked_scatter(mask_BK, scores_R / self.temperature)
         firsts_B = mask_BK.sum(1).cumsum(0) - mask_BK.sum(1)
         values_B1 = self.value_net(hidden_RNH[firsts_B.clamp(max=len(choices) - 1), 0])
         return values_B1, self._categorical(logits_BK)

@@ -23,7 +23,7 @@ from ..policies.loading import quietly, without_denormals
 from ..policies.tiny import make_tiny
 from .demonstrations import Kind, demonstrations
 from .evaluation import examples
-from .recipe import LanguageRecipe, completed
+from .recipe import ChoicesRecipe, LanguageRecipe, completed
 from .token_vec_env import TokenVecEnv
 
 _TOKENIZED = 2_000
@@ -54,6 +54,7 @@ def policy_options(env_id: str, recipe: LanguageRecipe, model: str) -> dict[str,
         "critic_gradient": recipe.critic_gradient,
         "critic_scale": recipe.critic_scale,
         "relative_entropy": recipe.kl_coef > 0,
+        "length_normalization": isinstance(recipe, ChoicesRecipe) and recipe.length_normalization,
         "grammar": _grammar(env_id, recipe, model),
         **(recipe.policy_kwargs or {}),
     }

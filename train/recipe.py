@@ -107,7 +107,8 @@ class LanguageRecipe(Recipe):
     lora_rank: int | None = None
     """Rank of adapters that are trained instead of weights."""
     temperature: float = 1.0
-    """What logits are divided by, in rollouts and in updates."""
+    """What logits are divided by, those of tokens or the scores of choices, in rollouts and in
+    updates."""
     sampling_dtype: str | None = None
     """Name of a torch dtype, such as `bfloat16`, in which messages are sampled; what was sampled
     is then read once more for its log-probability. For GPUs."""
@@ -180,6 +181,9 @@ class ChoicesRecipe(LanguageRecipe):
     Raises:
         UserError: as for `LanguageRecipe`, and where a value means something to who writes only.
     """
+
+    length_normalization: bool = False
+    """Whether a choice is scored by the mean of its tokens' log-probabilities, not their sum."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -267,11 +267,15 @@ def test_the_critic_moves_the_model_only_if_told(tiny_chat_folder: Path) -> None
         assert any(moved) is (share > 0)
 
 
-def test_choices_are_as_likely_as_the_messages_they_are(tiny_chat_folder: Path) -> None:
+@pytest.mark.parametrize(("normalized", "temperature"), [(False, 1.0), (True, 1.0), (True, 0.25)])
+def test_choices_are_as_likely_as_the_messages_they_are(
+    tiny_chat_folder: Path, normalized: bool, temperature: float
+) -> None:
     env = make("palaestra/Calculator-v0", "array")
     ours = LanguagePolicy(
-        env.observation_space, env.action_space, lambda _: 1e-3, model=str(tiny_chat_folder)
-    )
+        env.observation_space, env.action_space, lambda _: 1e-3, model=str(tiny_chat_folder),
+        length_normalization=normalized, temperature=temperature,
+    )  # fmt: skip
     obs = choices()
     obs["mask"][1, 2:] = 0
     actions, values, log_probs = ours(obs)
@@ -289,7 +293,8 @@ def test_choices_are_as_likely_as_the_messages_they_are(tiny_chat_folder: Path) 
         tokens = [*ours.chat.tokenize(text), ours.chat.end]
         hidden = ours.engine.evaluate([], [question], [tokens])[0]
         log_p = ours.language_model.get_output_embeddings()(hidden).log_softmax(1)
-        rows.append(log_p.gather(1, torch.tensor(tokens)[:, None]).sum())
+        taken = log_p.gather(1, torch.tensor(tokens)[:, None])
+        rows.append((taken.mean() if normalized else taken.sum()) / temperature)
     assert said
     torch.testing.assert_close(probs[0], torch.stack(rows).softmax(0), atol=1e-4, rtol=1e-3)
 

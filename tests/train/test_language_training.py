@@ -24,7 +24,7 @@ from palaestra.train.buffers import DictRolloutBuffer
 from palaestra.train.checkpoint import latest_checkpoint
 from palaestra.train.demonstrations import demonstrations
 from palaestra.train.evaluation import Evaluation, seat
-from palaestra.train.language_training import prefix, warm_up
+from palaestra.train.language_training import policy_options, prefix, warm_up
 from palaestra.train.ppo import PPO
 from palaestra.train.recipe import ChoicesRecipe, LanguageRecipe, Recipe, load_recipe
 from palaestra.train.records import read_records
@@ -159,6 +159,16 @@ def test_what_only_writers_have_is_named(changes: dict[str, Any]) -> None:
         choosing(**changes)
 
 
+def test_a_recipe_says_how_choices_are_scored() -> None:
+    for normalized in (False, True):
+        made = choosing(length_normalization=normalized, temperature=0.5)
+        options = policy_options(ENV, made, "any")
+        assert options["length_normalization"] is normalized
+        assert options["temperature"] == 0.5
+    with pytest.raises(UserError, match="length_normalization"):
+        recipe(length_normalization=True)
+
+
 def test_a_sampled_episode_depends_on_its_seed_alone(tmp_path: Path) -> None:
     run = Run(ENV, recipe(total_steps=32), 0, tmp_path / "run")
     train(run, device="cpu")
@@ -190,16 +200,15 @@ def wordy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({}, False), ({"algorithm": "grpo"}, False), ({"algorithm": "grpo"}, True),
         ({"last_layers": 1}, True), ({"sampling_dtype": "bfloat16"}, True),
         ({"last_layers": 1, "continuous_batching": True}, True),
-        ({"choices": True}, False),
+        ({"choices": True, "length_normalization": True}, False),
     ],
     ids=str,
 )  # fmt: skip
 def test_a_killed_run_ends_in_the_same_weights(
     changes: dict[str, Any], says_all: bool, wordy: Path, tmp_path: Path
 ) -> None:
-    if says_all:
-        changes = changes | {"model": str(wordy), "warmup": "none"}
-    trained = choosing() if "choices" in changes else recipe(**changes)
+    changes = changes | ({"model": str(wordy), "warmup": "none"} if says_all else {})
+    trained = choosing(**changes) if changes.pop("choices", False) else recipe(**changes)
     whole = Run(ENV, trained, 0, tmp_path / "whole")
     train(whole, device="cpu")
     killed = Run(ENV, whole.recipe, 0, tmp_path / "killed")
