@@ -44,7 +44,12 @@ class Almanac(FactbookEnv):
 
     ## Reference Scores
     Success on `test`: random choices 0.12 in `one-hop` and `multi-hop` (one in eight), 0.17 in
-    `comparison` (one in six); oracle 1 in each.
+    `comparison` (one in six); oracle 1 in each. On `one-hop` SmolLM2-135M-Instruct, 9 shots, held
+    to the form of calls, greedy 0.31 (0.22 to 0.41), sampled at temperature 1 0.15 (0.08 to
+    0.22), 96 episodes each. Choosing among eight messages, without examples, sampled 0.51
+    (0.39 to 0.63), and after 1,024 messages of PPO by the recipe `language-choices` 0.75 (0.59
+    to 0.90), a gain of 0.235 (0.192 to 0.278); these intervals are over three training seeds, 200
+    episodes each.
 
     ## Version History
     v0: first version.
