@@ -4,8 +4,6 @@ from typing import ClassVar
 
 from .questions.factbook_env import FactbookEnv
 from .questions.factbook_store import PASSAGES
-from .tools import Tool
-from .tools.search import PassageIndex
 
 
 class Almanac(FactbookEnv):
@@ -62,15 +60,3 @@ class Almanac(FactbookEnv):
         "which shows three. Then reply with <answer>result</answer>, a name, number, code or date "
         "as the passage has it."
     )
-
-    def __init__(
-        self, split: str = "train", level: str | None = None, render_mode: str | None = None
-    ) -> None:
-        super().__init__(split, level, render_mode)
-        search = Tool(PassageIndex(self.form.index_path()).search)
-        self._tools = {search.name: search}
-
-    @property
-    def tools(self) -> dict[str, Tool]:
-        """The search."""
-        return self._tools

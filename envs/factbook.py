@@ -4,8 +4,6 @@ from typing import ClassVar
 
 from .questions.factbook_env import FactbookEnv
 from .questions.factbook_store import PAGES
-from .tools import Tool
-from .tools.search import PageIndex
 
 
 class Factbook(FactbookEnv):
@@ -67,15 +65,3 @@ class Factbook(FactbookEnv):
         "which names five, and read one with <open_page>name</open_page>. Then reply with "
         "<answer>result</answer>, a name, number, code or date as the page has it."
     )
-
-    def __init__(
-        self, split: str = "train", level: str | None = None, render_mode: str | None = None
-    ) -> None:
-        super().__init__(split, level, render_mode)
-        self._index = PageIndex(self.form.index_path())
-        self._tools = {t.name: t for t in (Tool(self._index.search), Tool(self._index.open_page))}
-
-    @property
-    def tools(self) -> dict[str, Tool]:
-        """Search, and opening a page."""
-        return self._tools

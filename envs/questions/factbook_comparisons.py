@@ -32,8 +32,8 @@ Criterion = tuple[str, str]
 """A fact and a rank."""
 
 
-def triples(finder: Finder, split: str, calls: int) -> Iterator[Triple]:
-    """Draw threes of countries of a split, whose numbers are found in so many calls."""
+def triples(finder: Finder, split: str) -> Iterator[Triple]:
+    """Draw threes of countries of a split."""
     known = {
         name: {f: v for f in COMPARED if (v := FACTS[f].number_of(entry)) is not None}
         for name, entry in finder.entries.items()
@@ -44,7 +44,7 @@ def triples(finder: Finder, split: str, calls: int) -> Iterator[Triple]:
     for i in np.random.default_rng(0).permutation(len(every))[: _TRIED[split]]:
         shared = [f for f in COMPARED if all(f in known[name] for name in every[i])]
         found = {f: finder.steps_to(FACTS[f], every[i]) for f in shared}
-        steps = {f: to for f, to in found.items() if to and len(to.calls) == calls}
+        steps = {f: to for f, to in found.items() if to and len(to.calls) == finder.calls_of_three}
         if len(steps) >= _LEAST_FACTS:
             values = {f: tuple(known[name][f] for name in every[i]) for f in steps}
             yield Triple(every[i], values, steps)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..plans import Plan, PlannedEnv
 from ..scoring import folded, is_same
+from ..tools import Tool
 from .factbook_comparisons import Triple, winners
 from .factbook_facts import MONTHS
 from .factbook_phrases import PHRASES, listed, spoken, superlative
@@ -29,8 +30,7 @@ _SHORT = {"mt": "mount", "st": "saint"}
 class FactbookEnv(PlannedEnv):
     """Base of the environments that ask what The World Factbook says.
 
-    A subclass sets `form`, in which the factbook is searched, `turns` and `instructions`, and has
-    the tools.
+    A subclass sets `form`, in which the factbook is searched, `turns` and `instructions`.
 
     Args:
         split: Which countries or questions are asked: one of `splits`; `paraphrase` asks those of
@@ -55,7 +55,14 @@ class FactbookEnv(PlannedEnv):
     ) -> None:
         super().__init__(split, level, render_mode)
         self.max_turns = self.turns[self.level or ""]
+        index = self.form.index(self.form.index_path())
+        self._tools = {tool.name: tool for tool in map(Tool, index.tools)}
         self._asked = self.form.asked("test" if split == "paraphrase" else split)
+
+    @property
+    def tools(self) -> dict[str, Tool]:
+        """What searches the factbook."""
+        return self._tools
 
     def _siblings(self) -> list[Plan]:
         if self.level == "one-hop":

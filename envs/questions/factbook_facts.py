@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .factbook_pages import Entry, Page, Path
+from .factbook_pages import Entry, Path
 
 MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
 _REMARK = r"(?: \([^()]*\))?"
@@ -37,16 +37,6 @@ class Fact:
         field, words = entry.fields.get(self.path, ""), self.of(entry) or ""
         found = re.search(rf"{re.escape(words)}\W? ?\(([A-Z][^()]*)\)", field)
         return re.split(", |/", found[1]) if words and found else []
-
-    def page_of(self, entry: Entry) -> Page | None:
-        """Return the page of an entry that tells the fact."""
-        words = self.of(entry)
-        return entry.page_with(self.path, words) if words else None
-
-    def passage_of(self, entry: Entry) -> Page | None:
-        """Return the passage of an entry that tells the fact."""
-        words = self.of(entry)
-        return entry.passage_with(self.path, words) if words else None
 
 
 # A pattern lets pass only what has one answer: no second capital, no "none", no unnamed hill.

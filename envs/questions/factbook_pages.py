@@ -76,24 +76,24 @@ class Entry:
 
     def page_with(self, path: Path, words: str) -> Page | None:
         """Return the first page on which the field at `path` says `words`."""
-        heads = (f"{_label(path)}: ", f"{_label(path)}{_CONTINUED}: ")
-        section = f"{slug(self.name)}/{slug(path[0])}/"
-        for page in self.pages:
-            if page.name.startswith(section):
-                for line in page.text.split("\n"):
-                    if line.startswith(heads) and words in line.partition(": ")[2]:
-                        return page
+        heads = tuple(f"{label}: " for label in _labels(path))
+        for page in self._section(self.pages, path[0]):
+            for line in page.text.split("\n"):
+                if line.startswith(heads) and words in line.partition(": ")[2]:
+                    return page
         return None
 
     def passage_with(self, path: Path, words: str) -> Page | None:
         """Return the first passage in which the field at `path` says `words`."""
-        heads = (_label(path), f"{_label(path)}{_CONTINUED}")
-        section = f"{slug(self.name)}/{slug(path[0])}/"
-        for passage in self.passages:
-            said = passage.title.removeprefix(f"{self.name}: ") in heads and words in passage.text
-            if said and passage.name.startswith(section):
+        titles = [f"{self.name}: {label}" for label in _labels(path)]
+        for passage in self._section(self.passages, path[0]):
+            if passage.title in titles and words in passage.text:
                 return passage
         return None
+
+    def _section(self, texts: tuple[Page, ...], section: str) -> Iterator[Page]:
+        start = f"{slug(self.name)}/{slug(section)}/"
+        return (text for text in texts if text.name.startswith(start))
 
 
 def entries() -> list[Entry]:
@@ -151,6 +151,11 @@ def _label(path: Path) -> str:
     return " - ".join(path[1:])
 
 
+def _labels(path: Path) -> tuple[str, str]:
+    """Return what a field is called where it begins, and where it goes on."""
+    return _label(path), f"{_label(path)}{_CONTINUED}"
+
+
 def _pages(name: str, fields: dict[Path, str]) -> Iterator[Page]:
     for section in dict.fromkeys(path[0] for path in fields):
         texts = list(_packed({p: text for p, text in fields.items() if p[0] == section}))
@@ -161,7 +166,7 @@ def _pages(name: str, fields: dict[Path, str]) -> Iterator[Page]:
 
 def _passages(name: str, fields: dict[Path, str]) -> Iterator[Page]:
     for section, group in itertools.groupby(fields.items(), key=lambda item: item[0][0]):
-        pieces = (piece for p, text in group for piece in _cut(_label(p), text, _PASSAGE_WORDS))
+        pieces = (piece for p, text in group for piece in _cut(p, text, _PASSAGE_WORDS))
         for number, (head, words) in enumerate(pieces, 1):
             yield Page(f"{slug(name)}/{slug(section)}/{number}", f"{name}: {head}", words)
 
@@ -189,13 +194,14 @@ def _packed(fields: dict[Path, str]) -> Iterator[str]:
 
 def _under_headings(fields: dict[Path, str]) -> Iterator[list[str]]:
     for _, group in itertools.groupby(fields.items(), key=lambda item: item[0][1]):
-        pieces = (piece for p, text in group for piece in _cut(_label(p), text, _WORDS))
+        pieces = (piece for p, text in group for piece in _cut(p, text, _WORDS))
         yield [f"{head}: {words}" for head, words in pieces]
 
 
-def _cut(label: str, text: str, most: int) -> Iterator[tuple[str, str]]:
+def _cut(path: Path, text: str, most: int) -> Iterator[tuple[str, str]]:
     """Yield a field as pieces of at most so many words, each with the field's label."""
     words = text.split()
-    step = most - len(f"{label}{_CONTINUED}".split())
+    first, further = _labels(path)
+    step = most - len(further.split())
     for start in range(0, len(words), step):
-        yield f"{label}{_CONTINUED}" if start else label, " ".join(words[start : start + step])
+        yield further if start else first, " ".join(words[start : start + step])

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from itertools import combinations
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from ..scoring import folded
-from ..tools.search import PageIndex, PassageIndex
+from ..tools.search import PageIndex, TextIndex
 from .factbook_facts import BORDERS, COMPARED, FACTS, Fact, borders
-from .factbook_pages import EUROPEAN_UNION, WORLD, Entry
+from .factbook_pages import EUROPEAN_UNION, WORLD, Entry, Path
 
 _ASKED = (
     "capital", "currency", "peak", "anthem", "independence", "domain", "area", "population",
@@ -61,10 +61,15 @@ class Finder(ABC):
 
     Args:
         entries: The whole factbook.
+        index: What of it is searched.
     """
 
-    def __init__(self, entries: list[Entry]) -> None:
+    calls_of_three: ClassVar[int]
+    """Calls that bring a fact of three countries."""
+
+    def __init__(self, entries: list[Entry], index: TextIndex) -> None:
         self.entries = {e.name: e for e in entries if e.code not in (WORLD, EUROPEAN_UNION)}
+        self._index = index
         self._seen: dict[str, frozenset[str]] = {}
 
     def value(self, fact: str, name: str) -> str | None:
@@ -77,13 +82,14 @@ class Finder(ABC):
 
     def steps_from(self, subject: str, fact: Fact, names: Sequence[str]) -> Steps | None:
         """Return one search for `subject`, worded so that it finds the fact of each country."""
-        gold = tuple(g for name in names if (g := self._gold(fact, self.entries[name])))
+        gold = tuple(g for name in names if (g := self._telling(fact, self.entries[name])))
         if len(gold) < len(names):
             return None
         for words in fact.queries:
             query = f"{subject} {words}"
             if query not in self._seen:
-                self._seen[query] = frozenset(self._found(query))
+                hits = self._index.search(query).split("\n")
+                self._seen[query] = frozenset(map(self._known_by, hits))
             if {*gold} <= self._seen[query]:
                 return Steps((f"<search>{query}</search>", *self._opened(gold)), gold)
         return None
@@ -92,13 +98,18 @@ class Finder(ABC):
     def says(self, steps: Steps, words: str) -> bool:
         """Tell whether every text that the steps bring has the words."""
 
-    @abstractmethod
-    def _gold(self, fact: Fact, entry: Entry) -> str | None:
-        """Return by what an agent would know the text that tells a fact."""
+    def _telling(self, fact: Fact, entry: Entry) -> str | None:
+        """Return by what an agent knows the text that tells a fact."""
+        words = fact.of(entry)
+        return self._gold(entry, fact.path, words) if words else None
 
     @abstractmethod
-    def _found(self, query: str) -> Iterable[str]:
-        """Return by what an agent would know the texts that a search finds."""
+    def _gold(self, entry: Entry, path: Path, words: str) -> str | None:
+        """Return by what an agent knows the text in which the field at `path` says `words`."""
+
+    def _known_by(self, hit: str) -> str:
+        """Return by what an agent knows the text that a line of a search's result is about."""
+        return hit
 
     def _opened(self, gold: tuple[str, ...]) -> Iterable[str]:
         """Return the messages that it takes after a search to read what it found."""
@@ -106,16 +117,10 @@ class Finder(ABC):
 
 
 class PageFinder(Finder):
-    """Finds pages, then opens them by name.
+    """Finds pages in a `PageIndex`, then opens them by name."""
 
-    Args:
-        entries: The whole factbook.
-        index: Its pages.
-    """
-
-    def __init__(self, entries: list[Entry], index: PageIndex) -> None:
-        super().__init__(entries)
-        self._index = index
+    calls_of_three = 4
+    _index: PageIndex
 
     def steps_to(self, fact: Fact, names: Sequence[str]) -> Steps | None:
         """Return steps to a fact of each country: one search if that finds all, else several."""
@@ -130,28 +135,21 @@ class PageFinder(Finder):
         """Tell whether every page that the steps open has the words."""
         return all(words in self._index.open_page(page) for page in steps.gold)
 
-    def _gold(self, fact: Fact, entry: Entry) -> str | None:
-        page = fact.page_of(entry)
+    def _gold(self, entry: Entry, path: Path, words: str) -> str | None:
+        page = entry.page_with(path, words)
         return page and page.name
 
-    def _found(self, query: str) -> Iterable[str]:
-        return (hit.partition(" | ")[0] for hit in self._index.search(query).split("\n"))
+    def _known_by(self, hit: str) -> str:
+        return hit.partition(" | ")[0]
 
     def _opened(self, gold: tuple[str, ...]) -> Iterable[str]:
         return (f"<open_page>{page}</open_page>" for page in gold)
 
 
 class PassageFinder(Finder):
-    """Finds passages, which are read at once.
+    """Finds passages in a `PassageIndex`, which are read at once."""
 
-    Args:
-        entries: The whole factbook.
-        index: Its passages.
-    """
-
-    def __init__(self, entries: list[Entry], index: PassageIndex) -> None:
-        super().__init__(entries)
-        self._index = index
+    calls_of_three = 3
 
     def steps_to(self, fact: Fact, names: Sequence[str]) -> Steps | None:
         """Return a search for each country: the passages of several hardly come together."""
@@ -167,12 +165,9 @@ class PassageFinder(Finder):
         """Tell whether every passage has the words."""
         return all(words in passage for passage in steps.gold)
 
-    def _gold(self, fact: Fact, entry: Entry) -> str | None:
-        passage = fact.passage_of(entry)
+    def _gold(self, entry: Entry, path: Path, words: str) -> str | None:
+        passage = entry.passage_with(path, words)
         return passage and f"{passage.title}: {passage.text}"
-
-    def _found(self, query: str) -> Iterable[str]:
-        return self._index.search(query).split("\n")
 
 
 def one_hop(finder: Finder) -> Iterator[Question]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ... import assets
 from ..scoring import folded
-from ..tools.search import PageIndex, PassageIndex, write_pages
+from ..tools.search import PageIndex, PassageIndex, TextIndex, write_pages
 from .factbook_comparisons import Triple, sixes, triples
 from .factbook_facts import FACTS, also_called
 from .factbook_pages import Entry, Page, entries
@@ -54,10 +54,10 @@ class Form:
     """Its name in the cache."""
     texts: Callable[[Entry], tuple[Page, ...]]
     """What of an entry a search finds."""
-    finder: Callable[[list[Entry], Path], Finder]
-    """What finds facts in an index."""
-    calls_of_three: int
-    """Calls that bring a fact of three countries."""
+    index: type[TextIndex]
+    """What searches."""
+    finder: type[Finder]
+    """What finds facts by search."""
 
     def index_path(self) -> Path:
         """Return the index, built on the first call.
@@ -80,8 +80,8 @@ class Form:
         folder.mkdir()
         found = entries()
         write_pages(folder / _INDEX, (text for entry in found for text in self.texts(entry)))
-        finder = self.finder(found, folder / _INDEX)
-        drawn = {s: list(triples(finder, s, self.calls_of_three)) for s in SPLITS}
+        finder = self.finder(found, self.index(folder / _INDEX))
+        drawn = {split: list(triples(finder, split)) for split in SPLITS}
         written = {
             "one-hop": list(one_hop(finder)),
             "multi-hop": list(multi_hop(finder)),
@@ -103,11 +103,9 @@ class Form:
         return assets.built(self.key, self.build, assets.FACTBOOK)
 
 
-PAGES = Form("factbook-1", lambda e: e.pages, lambda es, path: PageFinder(es, PageIndex(path)), 4)
+PAGES = Form("factbook-1", lambda entry: entry.pages, PageIndex, PageFinder)
 """Pages of at most 120 words: a search lists them, and they are opened by name."""
-PASSAGES = Form(
-    "almanac-1", lambda e: e.passages, lambda es, path: PassageFinder(es, PassageIndex(path)), 3
-)
+PASSAGES = Form("almanac-1", lambda entry: entry.passages, PassageIndex, PassageFinder)
 """Fields of the entries, which a search shows."""
 
 

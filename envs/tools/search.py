@@ -3,7 +3,8 @@
 import re
 import sqlite3
 import time
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ _ACTIONS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ}
 _FUNCTIONS = {"match", "bm25", "snippet"}
 
 
-class TextIndex:
+class TextIndex(ABC):
     """Find texts in a file, within limits.
 
     An agent's words never become SQL, nor the language of full-text queries: each is quoted and
@@ -69,6 +70,15 @@ class TextIndex:
         self._connection.execute(_LIST, ('"palaestra"',)).fetchall()
         self._connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         self._connection.set_authorizer(_authorize)
+
+    @property
+    @abstractmethod
+    def tools(self) -> tuple[Callable[..., str], ...]:
+        """What an agent may call."""
+
+    @abstractmethod
+    def search(self, query: str) -> str:
+        """Search all texts for words, and tell of those that fit best, a line each."""
 
     def _found(self, statement: str, query: str) -> list[tuple[str, ...]]:
         """Return what a statement selects of the texts that fit a query best."""
@@ -98,6 +108,11 @@ class TextIndex:
 
 class PageIndex(TextIndex):
     """Pages: a search lists them, and one is then opened."""
+
+    @property
+    def tools(self) -> tuple[Callable[..., str], ...]:
+        """The search, and opening a page."""
+        return self.search, self.open_page
 
     def search(self, query: str) -> str:
         """Search all pages for words, and list the five that fit best.
@@ -134,6 +149,11 @@ class PageIndex(TextIndex):
 
 class PassageIndex(TextIndex):
     """Passages: a search shows them."""
+
+    @property
+    def tools(self) -> tuple[Callable[..., str], ...]:
+        """The search."""
+        return (self.search,)
 
     def search(self, query: str) -> str:
         """Search all passages for words, and show the three that fit best.
