@@ -26,6 +26,8 @@ _HIT_LENGTH, _PASSAGE_LENGTH = 400, 680
 """Characters of a hit, and of a passage, so that all of them fit into a message."""
 _STEPS_PER_CALL, _SECONDS = 1_000, 1.0
 """A query ends after this time; the 32 commonest words take less than a tenth of it."""
+_MOST_REMEMBERED = 16_384
+"""Searches whose results are kept, about 2 KB each: who trains asks the same again and again."""
 _SCHEMA = """
 CREATE TABLE pages (id INTEGER PRIMARY KEY, name TEXT UNIQUE, title TEXT, text TEXT);
 CREATE VIRTUAL TABLE found USING fts5(
@@ -47,6 +49,8 @@ _SHOW = f"SELECT pages.title, pages.text {_FOUND} LIMIT {_PASSAGES}"
 _OPEN = "SELECT title, text FROM pages WHERE name = ?"
 _ACTIONS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ}
 _FUNCTIONS = {"match", "bm25", "snippet"}
+_Row = tuple[str, ...]
+_remembered: dict[tuple[Any, ...], list[_Row]] = {}
 
 
 class TextIndex(ABC):
@@ -62,6 +66,8 @@ class TextIndex(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        about = path.stat()
+        self._file = (path, about.st_ino, about.st_mtime_ns)
         self._connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
         )
@@ -80,7 +86,7 @@ class TextIndex(ABC):
     def search(self, query: str) -> str:
         """Search all texts for words, and tell of those that fit best, a line each."""
 
-    def _found(self, statement: str, query: str) -> list[tuple[str, ...]]:
+    def _found(self, statement: str, query: str) -> list[_Row]:
         """Return what a statement selects of the texts that fit a query best."""
         words = list(dict.fromkeys(_WORD.findall(query.lower())))
         words = [word for word in words if word not in _COMMON] or words
@@ -88,9 +94,17 @@ class TextIndex(ABC):
             raise ToolError("there are no words in the query; search for a few words")
         if len(words) > _MAX_WORDS:
             raise ToolError(f"the query has {len(words)} words; search for at most {_MAX_WORDS}")
-        return self._rows(statement, " OR ".join(f'"{word}"' for word in words))
+        asked = " OR ".join(f'"{word}"' for word in words)
+        key = (self._file, statement, asked)
+        rows = _remembered.get(key)
+        if rows is None:
+            rows = self._rows(statement, asked)
+            if len(_remembered) >= _MOST_REMEMBERED:
+                _remembered.clear()  # at once, as threads may be reading
+            _remembered[key] = rows
+        return rows
 
-    def _rows(self, sql: str, words: str) -> list[tuple[str, ...]]:
+    def _rows(self, sql: str, words: str) -> list[_Row]:
         deadline = time.monotonic() + _SECONDS
         self._connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_PER_CALL)
         try:

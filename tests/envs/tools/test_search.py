@@ -39,6 +39,12 @@ def index(request: pytest.FixtureRequest) -> PageIndex | PassageIndex:
     return made
 
 
+@pytest.fixture(autouse=True)
+def _forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every test search, and remember nothing of the others."""
+    monkeypatch.setattr(search, "_remembered", {})
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _unchanged() -> Iterator[None]:
     """Compare the files and their folders before and after everything in this module."""
@@ -308,9 +314,41 @@ def test_a_copy_works_like_the_original(index: PageIndex | PassageIndex) -> None
 
 def test_a_query_finds_the_same_whatever_came_before(index: PageIndex | PassageIndex) -> None:
     fresh = type(index)(index.path).search("longest coastline")
+    search._remembered.clear()
     for query in SYNTAX:
         index.search(query)
     assert index.search("longest coastline") == fresh
+
+
+def test_what_was_found_is_remembered(
+    index: PageIndex | PassageIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "_MOST_REMEMBERED", 3)
+    queries = ["France", "capital of France", "Kassaman", "Côte d'Ivoire", "longest coastline"]
+    found = [index.search(query) for query in queries]
+    assert len(set(found)) == 5
+    assert len(search._remembered) == 2, "three were forgotten when the fourth came"
+    with monkeypatch.context() as patched:
+        patched.setattr(type(index), "_rows", None)
+        assert [type(index)(index.path).search(query) for query in queries[3:]] == found[3:]
+    assert [index.search(query) for query in queries] == found
+
+
+def test_each_form_remembers_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "own.sqlite"
+    write_pages(path, [("a", "Apples", "red and round")])
+    for _ in range(2):
+        assert PageIndex(path).search("apple") == "a | Apples: red and round"
+        assert PassageIndex(path).search("apple") == "Apples: red and round"
+
+
+def test_another_file_in_the_same_place_is_searched_anew(tmp_path: Path) -> None:
+    path = tmp_path / "own.sqlite"
+    for colour in ("red", "green"):
+        other = tmp_path / colour
+        write_pages(other, [("a", "Apples", colour)])
+        other.replace(path)
+        assert PassageIndex(path).search("apple") == f"Apples: {colour}"
 
 
 def test_an_index_of_ones_own(tmp_path: Path) -> None:
