@@ -3,16 +3,18 @@
 import math
 import string
 from dataclasses import asdict, fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import palaestra.envs  # noqa: F401
 import pytest
+import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 from palaestra.errors import UserError
-from palaestra.train.recipe import Recipe, load_recipe, parse_settings
+from palaestra.train.recipe import RECIPES, Recipe, load_recipe, parse_settings
 
 CARTPOLE = "palaestra/CartPole-v1"
 IDS = sorted(name for name in gymnasium.registry if name.startswith("palaestra/"))
@@ -23,6 +25,16 @@ def test_every_environment_has_a_packaged_recipe(env_id: str) -> None:
     recipe = load_recipe(env_id)
     assert recipe.total_steps > recipe.n_envs * recipe.n_steps
     assert recipe.evaluate_every <= recipe.total_steps
+
+
+@pytest.mark.parametrize("agent", RECIPES)
+def test_packaged_recipes_are_of_environments_that_exist(agent: str) -> None:
+    packaged = files("palaestra.train") / "recipes" / f"{agent}.yaml"
+    named = yaml.safe_load(packaged.read_text("utf-8")).keys() - {"default"}
+    assert named <= set(IDS)
+    for env_id in named:
+        recipe = load_recipe(env_id, agent=agent)
+        assert recipe.evaluate_every <= recipe.total_steps
 
 
 def test_an_environment_that_is_not_named_gets_the_default() -> None:
