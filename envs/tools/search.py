@@ -27,7 +27,7 @@ _HIT_LENGTH, _PASSAGE_LENGTH = 400, 680
 _STEPS_PER_CALL, _SECONDS = 1_000, 1.0
 """A query ends after this time; the 32 commonest words take less than a tenth of it."""
 _MOST_REMEMBERED = 16_384
-"""Searches whose results are kept, about 2 KB each: who trains asks the same again and again."""
+"""Results that are kept, about 2 KB each: who trains asks the same again and again."""
 _SCHEMA = """
 CREATE TABLE pages (id INTEGER PRIMARY KEY, name TEXT UNIQUE, title TEXT, text TEXT);
 CREATE VIRTUAL TABLE found USING fts5(
@@ -94,17 +94,20 @@ class TextIndex(ABC):
             raise ToolError("there are no words in the query; search for a few words")
         if len(words) > _MAX_WORDS:
             raise ToolError(f"the query has {len(words)} words; search for at most {_MAX_WORDS}")
-        asked = " OR ".join(f'"{word}"' for word in words)
-        key = (self._file, statement, asked)
+        return self._rows(statement, " OR ".join(f'"{word}"' for word in words))
+
+    def _rows(self, sql: str, words: str) -> list[_Row]:
+        """Return what a statement selects, from memory if that was asked before."""
+        key = (self._file, sql, words)
         rows = _remembered.get(key)
         if rows is None:
-            rows = self._rows(statement, asked)
+            rows = self._selected(sql, words)
             if len(_remembered) >= _MOST_REMEMBERED:
                 _remembered.clear()  # at once, as threads may be reading
             _remembered[key] = rows
         return rows
 
-    def _rows(self, sql: str, words: str) -> list[_Row]:
+    def _selected(self, sql: str, words: str) -> list[_Row]:
         deadline = time.monotonic() + _SECONDS
         self._connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_PER_CALL)
         try:

@@ -329,7 +329,7 @@ def test_what_was_found_is_remembered(
     assert len(set(found)) == 5
     assert len(search._remembered) == 2, "three were forgotten when the fourth came"
     with monkeypatch.context() as patched:
-        patched.setattr(type(index), "_rows", None)
+        patched.setattr(type(index), "_selected", None)
         assert [type(index)(index.path).search(query) for query in queries[3:]] == found[3:]
     assert [index.search(query) for query in queries] == found
 
