@@ -237,4 +237,5 @@ def _through(values: Floats, slopes: Floats, activation: int) -> None:
         for i in range(values.shape[0]):
             values[i] = slopes[i] if values[i] > np.float32(0.0) else np.float32(0.0)
     else:
-        values[:] = slopes
+        for i in range(values.shape[0]):
+            values[i] = slopes[i]

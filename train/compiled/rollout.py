@@ -59,7 +59,9 @@ def evaluate(
     values_N: Floats,
 ) -> None:
     """Write the values of observations; the arguments are as in `act`."""
-    values_N[:] = forward(observations_N_D, parameters, turned, network.critic_L_5, work)[:, 0]
+    outputs_N_1 = forward(observations_N_D, parameters, turned, network.critic_L_5, work)
+    for n in range(len(values_N)):  # an array in place of the loop takes seconds to compile
+        values_N[n] = outputs_N_1[n, 0]
 
 
 @fast
@@ -193,8 +195,10 @@ def collect(  # type: ignore[no-untyped-def]
     terminated_N, truncated_N = np.empty(count, np.bool_), np.empty(count, np.bool_)
     ended, no_masks = 0, np.empty((0, 0), np.float32)
     for t in range(horizon):
-        record.observations_T_N_D[t] = now.observations_N_D
-        record.starts_T_N[t] = now.starts_N
+        for n in range(count):
+            record.starts_T_N[t, n] = now.starts_N[n]
+            for d in range(now.observations_N_D.shape[1]):
+                record.observations_T_N_D[t, n, d] = now.observations_N_D[n, d]
         actions_N_A = record.actions_T_N_A[t]
         act(
             network, parameters, turned, now.observations_N_D, no_masks, draws_T_N_A[t], work,
