@@ -8,9 +8,10 @@ message may: what is slow or strict to parse (a number of a billion digits, a da
 import math
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
 from functools import cache
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,12 +31,13 @@ def is_same(answer: str, truth: str) -> bool:
     A fraction may be rounded to six digits, a whole number may not. Words are compared without
     regard to case, accents, spaces and a full stop at the end.
     """
-    expected, given = _decimal(truth), _decimal(answer)
-    if expected is None:
-        return folded(answer) == folded(truth)
-    if given is None or expected == expected.to_integral_value():
-        return given == expected
-    return math.isclose(given, expected, rel_tol=5e-6)
+    return _is_same(_read(answer), _read(truth))
+
+
+def all_differ(answers: Sequence[str]) -> bool:
+    """Tell whether no answer would pass for another one with `is_same`."""
+    read = [_read(answer) for answer in answers]
+    return not any(_is_same(one, other) for one, other in permutations(read, 2))
 
 
 def exact(answer: str, truth: str) -> bool:
@@ -105,6 +107,19 @@ def folded(text: str) -> str:
     """Return the words of a text without case, accents, extra spaces and a last full stop."""
     letters = unicodedata.normalize("NFKD", text.casefold())
     return " ".join("".join(c for c in letters if not unicodedata.combining(c)).split()).rstrip(".")
+
+
+def _read(text: str) -> tuple[str, Decimal | None]:
+    return folded(text), _decimal(text)
+
+
+def _is_same(answer: tuple[str, Decimal | None], truth: tuple[str, Decimal | None]) -> bool:
+    (given_words, given), (expected_words, expected) = answer, truth
+    if expected is None:
+        return given_words == expected_words
+    if given is None or expected == expected.to_integral_value():
+        return given == expected
+    return math.isclose(given, expected, rel_tol=5e-6)
 
 
 def _decimal(text: str) -> Decimal | None:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import permutations, product
+from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
 from ..plans import Plan, PlannedEnv
-from ..scoring import is_same
+from ..scoring import all_differ
 from ..speech import CHARSET, harmless
 from ..tools import Tool
 from ..tools.sql import MAX_CELL, ReadOnlyDatabase, quoted
@@ -111,7 +111,7 @@ class DatabaseEnv(PlannedEnv):
                 if plan is None:
                     break
                 siblings.append(plan)
-            if len(siblings) == self.max_choices and _all_differ([s.answer for s in siblings]):
+            if len(siblings) == self.max_choices and all_differ([s.answer for s in siblings]):
                 return siblings
 
     def _plan(self, template: Template, subject: Subject) -> Plan | None:
@@ -178,10 +178,3 @@ def _literal(value: str | int | float) -> str:
 
 def _is_sayable(text: str) -> bool:
     return CHARSET.issuperset(text) and harmless(text) == text
-
-
-def _all_differ(answers: list[str]) -> bool:
-    """Tell whether no answer would be taken for another one."""
-    return len(set(answers)) == len(answers) and not any(
-        is_same(one, other) for one, other in permutations(answers, 2)
-    )

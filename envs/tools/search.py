@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import ToolError, ToolTimeout
+from .remembering import Remembered, identity
 
 _HITS, _PASSAGES = 5, 3
 _MAX_WORDS = 32
@@ -50,7 +51,7 @@ _OPEN = "SELECT title, text FROM pages WHERE name = ?"
 _ACTIONS = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ}
 _FUNCTIONS = {"match", "bm25", "snippet"}
 _Row = tuple[str, ...]
-_remembered: dict[tuple[Any, ...], list[_Row]] = {}
+_remembered = Remembered[list[_Row]](_MOST_REMEMBERED)
 
 
 class TextIndex(ABC):
@@ -66,8 +67,7 @@ class TextIndex(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        about = path.stat()
-        self._file = (path, about.st_ino, about.st_mtime_ns)
+        self._file = identity(path)
         self._connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
         )
@@ -102,9 +102,7 @@ class TextIndex(ABC):
         rows = _remembered.get(key)
         if rows is None:
             rows = self._selected(sql, words)
-            if len(_remembered) >= _MOST_REMEMBERED:
-                _remembered.clear()  # at once, as threads may be reading
-            _remembered[key] = rows
+            _remembered.keep(key, rows)
         return rows
 
     def _selected(self, sql: str, words: str) -> list[_Row]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import ToolError, ToolTimeout
 from .killable import Killable, Late
+from .remembering import Remembered, identity
 
 _STEPS_PER_CALL, _CALLS = 1_000, 2_000
 """A query ends after two million steps of sqlite's machine: counted, so that a replay is exact."""
@@ -48,6 +49,9 @@ _OUT_OF_ORDER = frozenset(
     )
 )
 _LATE = "the query took too long and was ended"
+_MOST_REMEMBERED, _MOST_LETTERS = 16_384, 500
+"""Answers that are kept, and letters of the longest: a table of a thousand columns is not kept."""
+_remembered = Remembered[str](_MOST_REMEMBERED)
 
 
 class ReadOnlyDatabase:
@@ -68,6 +72,7 @@ class ReadOnlyDatabase:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
+        self._file = identity(self.path)
         self._connection = sqlite3.connect(
             f"{self.path.as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
         )
@@ -85,6 +90,15 @@ class ReadOnlyDatabase:
             ToolTimeout: the query used up its steps and was ended.
             sqlite3.DatabaseError: the file cannot be read, which no query can bring about.
         """
+        table = _remembered.get((self._file, sql))
+        if table is None:
+            table = self._asked(sql)
+            if len(table) <= _MOST_LETTERS:
+                _remembered.keep((self._file, sql), table)
+        return table
+
+    def _asked(self, sql: str) -> str:
+        """Do what `query` does, whatever has been asked before."""
         if _is_quickly_compiled(sql):
             return self.query_here(sql)
         try:
@@ -130,8 +144,7 @@ def _is_quickly_compiled(sql: str) -> bool:
 
 
 def _query_here(path: Path, sql: str) -> str:
-    about = path.stat()
-    return _opened(path, about.st_ino, about.st_mtime_ns).query_here(sql)
+    return _opened(*identity(path)).query_here(sql)
 
 
 _ELSEWHERE = Killable(_query_here, _SECONDS_ELSEWHERE)

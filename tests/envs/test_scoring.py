@@ -1,5 +1,6 @@
 """Scorers: what counts as right, agreement with the reference packages, and hostile answers."""
 
+import itertools
 import math
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from palaestra.envs.scoring import (
+    all_differ,
     bleu,
     chrf,
     exact,
@@ -109,6 +111,12 @@ def test_a_fraction_may_be_rounded_to_six_digits_a_whole_number_not(
     answer: str, truth: str, same: bool
 ) -> None:
     assert is_same(answer, truth) is same
+
+
+@given(st.lists(WORDS | st.sampled_from(["7.0", "1e0", "0.3333333", "0.33333334", "²", "2"])))
+def test_all_differ_if_no_two_are_the_same(answers: list[str]) -> None:
+    pairs = itertools.permutations(answers, 2)
+    assert all_differ(answers) is not any(is_same(one, other) for one, other in pairs)
 
 
 def test_folding_keeps_words_apart() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from palaestra.envs.questions.factbook_store import PAGES, PASSAGES
 from palaestra.envs.speech import CHARSET, MAX_OBSERVATION_LENGTH, harmless
 from palaestra.envs.tools import ToolError, ToolTimeout, search
+from palaestra.envs.tools.remembering import Remembered
 from palaestra.envs.tools.search import PageIndex, PassageIndex, write_pages
 
 PATHS = {PageIndex: PAGES.index_path(), PassageIndex: PASSAGES.index_path()}
@@ -42,7 +43,7 @@ def index(request: pytest.FixtureRequest) -> PageIndex | PassageIndex:
 @pytest.fixture(autouse=True)
 def _forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every test search, and remember nothing of the others."""
-    monkeypatch.setattr(search, "_remembered", {})
+    monkeypatch.setattr(search, "_remembered", Remembered(search._MOST_REMEMBERED))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -312,9 +313,11 @@ def test_a_copy_works_like_the_original(index: PageIndex | PassageIndex) -> None
         copy._connection.execute("DELETE FROM pages")
 
 
-def test_a_query_finds_the_same_whatever_came_before(index: PageIndex | PassageIndex) -> None:
+def test_a_query_finds_the_same_whatever_came_before(
+    index: PageIndex | PassageIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fresh = type(index)(index.path).search("longest coastline")
-    search._remembered.clear()
+    monkeypatch.setattr(search, "_remembered", Remembered(search._MOST_REMEMBERED))
     for query in SYNTAX:
         index.search(query)
     assert index.search("longest coastline") == fresh
@@ -323,11 +326,11 @@ def test_a_query_finds_the_same_whatever_came_before(index: PageIndex | PassageI
 def test_what_was_found_is_remembered(
     index: PageIndex | PassageIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "_MOST_REMEMBERED", 3)
+    monkeypatch.setattr(search, "_remembered", remembered := Remembered[object](3))
     queries = ["France", "capital of France", "Kassaman", "Côte d'Ivoire", "longest coastline"]
     found = [index.search(query) for query in queries]
     assert len(set(found)) == 5
-    assert len(search._remembered) == 2, "three were forgotten when the fourth came"
+    assert len(remembered) == 2, "three were forgotten when the fourth came"
     with monkeypatch.context() as patched:
         patched.setattr(type(index), "_selected", None)
         assert [type(index)(index.path).search(query) for query in queries[3:]] == found[3:]

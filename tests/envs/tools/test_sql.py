@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from palaestra.envs.capitals import Capitals
 from palaestra.envs.tools import ToolError, ToolTimeout, sql
+from palaestra.envs.tools.remembering import Remembered
 from palaestra.envs.tools.sql import ReadOnlyDatabase, quoted
 
 LONG = "(SELECT group_concat('aaaaaaaaaa','aaaaaaaaaa') FROM (SELECT 1 FROM cities LIMIT 49))"
@@ -26,6 +27,13 @@ LONG = "(SELECT group_concat('aaaaaaaaaa','aaaaaaaaaa') FROM (SELECT 1 FROM citi
 @pytest.fixture(scope="module")
 def database() -> ReadOnlyDatabase:
     return ReadOnlyDatabase(Capitals.database_path())
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every query be run."""
+    monkeypatch.setattr(sql, "_remembered", Remembered(1))
+    monkeypatch.setattr(sql, "_MOST_LETTERS", -1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -380,6 +388,49 @@ def test_a_file_that_takes_the_place_of_another_is_read(tmp_path: Path) -> None:
     shutil.copy(Capitals.database_path(), tmp_path / "new")
     os.replace(tmp_path / "new", path)
     assert ReadOnlyDatabase(path).query(query) == "1\n2\n252"
+
+
+@pytest.fixture
+def remembered(monkeypatch: pytest.MonkeyPatch) -> Remembered[str]:
+    monkeypatch.undo()
+    monkeypatch.setattr(sql, "_remembered", kept := Remembered[str](16))
+    return kept
+
+
+def test_what_was_answered_is_remembered(
+    database: ReadOnlyDatabase, remembered: Remembered[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = ["SELECT 1", "SELECT name FROM cities", "SELECT 1 UNION SELECT 2 UNION SELECT 3"]
+    answers = [database.query(query) for query in queries]
+    assert len(remembered) == 3
+    monkeypatch.setattr(ReadOnlyDatabase, "_asked", None)
+    copy = pickle.loads(pickle.dumps(database))
+    assert [copy.query(query) for query in queries] == answers
+
+
+def test_what_is_long_or_refused_is_not_remembered(
+    database: ReadOnlyDatabase, remembered: Remembered[str]
+) -> None:
+    assert len(database.query(f"SELECT {', '.join(['*'] * 50)} FROM cities")) > 10_000
+    for query in ("DELETE FROM cities", "SELECT"):
+        for _ in range(2):
+            with pytest.raises(ToolError):
+                database.query(query)
+    assert len(remembered) == 0
+
+
+def test_another_file_in_the_same_place_is_asked_anew(
+    tmp_path: Path, remembered: Remembered[str]
+) -> None:
+    path = tmp_path / "own.sqlite"
+    for answer in ("red", "green"):
+        with sqlite3.connect(tmp_path / answer) as made:
+            made.execute("CREATE TABLE colours (name)")
+            made.execute("INSERT INTO colours VALUES (?)", (answer,))
+        made.close()
+        (tmp_path / answer).replace(path)
+        assert ReadOnlyDatabase(path).query("SELECT name FROM colours") == answer
+    assert len(remembered) == 2
 
 
 def test_a_file_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from palaestra.envs.capitals import Capitals
 from palaestra.envs.elements import Elements
 from palaestra.envs.films import Films
 from palaestra.envs.questions.sql import DatabaseEnv
-from palaestra.envs.tools import ToolError, ToolTimeout
+from palaestra.envs.tools import ToolError, ToolTimeout, sql
+from palaestra.envs.tools.remembering import Remembered
 from palaestra.envs.tools.sql import ReadOnlyDatabase, _is_quickly_compiled
 
 
@@ -22,6 +23,13 @@ def databases() -> dict[type[DatabaseEnv], ReadOnlyDatabase]:
 @pytest.fixture(scope="module")
 def database(databases: dict[type[DatabaseEnv], ReadOnlyDatabase]) -> ReadOnlyDatabase:
     return databases[Capitals]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every query be run."""
+    monkeypatch.setattr(sql, "_remembered", Remembered(1))
+    monkeypatch.setattr(sql, "_MOST_LETTERS", -1)
 
 
 @pytest.fixture(scope="module", autouse=True)
