@@ -227,14 +227,18 @@ def test_a_dense_network_stays_on_the_cpu_unless_told(monkeypatch: pytest.Monkey
     assert PPO("MlpPolicy", kernels(), n_steps=32, device="meta").device.type == "meta"
 
 
-def test_a_training_starts_without_a_compiler_that_it_does_not_use() -> None:
+def test_a_training_compiles_and_loads_what_it_uses() -> None:
     code = (
         "import sys, gymnasium, palaestra.envs\n"
+        "from palaestra.train.compiled.rollout import collector\n"
         "from palaestra.train.kernel_vec_env import KernelVecEnv\n"
         "from palaestra.train.ppo import PPO\n"
+        "PPO('MlpPolicy', 'palaestra.envs:palaestra/CartPole-v1', n_steps=32).learn(32)\n"
+        "if collector.cache_info().currsize: sys.exit('compiled for nobody')\n"
         "envs = gymnasium.make_vec('palaestra/CartPole-v1', 2, 'vector_entry_point',"
         " autoreset_mode='SameStep')\n"
         "PPO('MlpPolicy', KernelVecEnv(envs.unwrapped), n_steps=32).learn(64)\n"
+        "if not collector.cache_info().currsize: sys.exit('not fused')\n"
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code]).returncode == 0

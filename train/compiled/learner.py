@@ -15,7 +15,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from ...errors import UserError
 from .network import Floats
 from .parameters import SharedParameters
-from .rollout import Now, Record, World, act, by_address, collect, evaluate, turn_all, work_size
+from .rollout import Now, Record, World, act, by_address, collector, evaluate, turn_all, work_size
 from .structure import has_hooks, listens, modules_of, read, replaced, watched
 from .transitions import NO_MASKS, inputs_of, order_of
 from .update import DONE, NOT_FINITE, Settings, Transitions, allocate, run_epochs
@@ -85,7 +85,7 @@ class Learner:
         """
         self.link()
         draws_T_N_A = self._draw(steps, len(now.starts_N))
-        ended: int = collect(
+        ended: int = collector()(
             by_address(step),
             self.network,
             self._shared.values,

@@ -166,7 +166,12 @@ def by_address(step: Any) -> Any:
     return Step(step) if hasattr(step, "get_compile_result") else step
 
 
-@njit(_SIGNATURE, cache=True, nogil=True, error_model="numpy")
+@cache
+def collector() -> Any:
+    """Return `collect`, compiled: not before it is needed, as nothing takes longer to compile."""
+    return njit(_SIGNATURE, cache=True, nogil=True, error_model="numpy")(collect)
+
+
 def collect(  # type: ignore[no-untyped-def]
     step, network, parameters, draws_T_N_A, world, record, now, gamma
 ):
