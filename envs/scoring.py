@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
-from functools import cache
+from functools import cache, cached_property
 from itertools import permutations
 from typing import TYPE_CHECKING
 
@@ -31,12 +31,12 @@ def is_same(answer: str, truth: str) -> bool:
     A fraction may be rounded to six digits, a whole number may not. Words are compared without
     regard to case, accents, spaces and a full stop at the end.
     """
-    return _is_same(_read(answer), _read(truth))
+    return _is_same(_Answer(answer), _Answer(truth))
 
 
 def all_differ(answers: Sequence[str]) -> bool:
     """Tell whether no answer would pass for another one with `is_same`."""
-    read = [_read(answer) for answer in answers]
+    read = [_Answer(answer) for answer in answers]
     return not any(_is_same(one, other) for one, other in permutations(read, 2))
 
 
@@ -109,14 +109,26 @@ def folded(text: str) -> str:
     return " ".join("".join(c for c in letters if not unicodedata.combining(c)).split()).rstrip(".")
 
 
-def _read(text: str) -> tuple[str, Decimal | None]:
-    return folded(text), _decimal(text)
+class _Answer:
+    """An answer whose number and words are read once, and not before they are needed."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @cached_property
+    def number(self) -> Decimal | None:
+        return _decimal(self._text)
+
+    @cached_property
+    def words(self) -> str:
+        return folded(self._text)
 
 
-def _is_same(answer: tuple[str, Decimal | None], truth: tuple[str, Decimal | None]) -> bool:
-    (given_words, given), (expected_words, expected) = answer, truth
+def _is_same(answer: _Answer, truth: _Answer) -> bool:
+    expected = truth.number
     if expected is None:
-        return given_words == expected_words
+        return answer.words == truth.words
+    given = answer.number
     if given is None or expected == expected.to_integral_value():
         return given == expected
     return math.isclose(given, expected, rel_tol=5e-6)

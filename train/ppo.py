@@ -27,6 +27,7 @@ from stable_baselines3 import ppo
 from stable_baselines3.common import buffers
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch.optim import Optimizer
@@ -118,7 +119,7 @@ class PPO(ppo.PPO):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         if (
             type(env) is KernelVecEnv
-            and _can_write_into(rollout_buffer, n_rollout_steps)
+            and _can_write_into(rollout_buffer, n_rollout_steps, env)
             and not watches_steps(callback)
         ):
             return self._play(learner, env, callback, rollout_buffer)
@@ -328,10 +329,21 @@ def _without_dynamo() -> Iterator[None]:
         Optimizer.add_param_group = decorated  # type: ignore[method-assign]
 
 
-def _can_write_into(buffer: buffers.RolloutBuffer, steps: int) -> bool:
-    """Whether a buffer is nothing but its arrays, and these are as a kernel takes them."""
+def _can_write_into(buffer: buffers.RolloutBuffer, steps: int, env: KernelVecEnv) -> bool:
+    """Whether a buffer is nothing but its arrays, and these are as a kernel takes them.
+
+    A kernel looks at no bounds. Where a buffer is of other environments, SB3 says so.
+    """
     plain = type(buffer) in (RolloutBuffer, buffers.RolloutBuffer)
-    return plain and steps == buffer.buffer_size and buffer.observations.flags.c_contiguous
+    shape = (steps, env.num_envs, *(env.observation_space.shape or ()))
+    actions = get_action_dim(env.action_space)
+    return (
+        plain
+        and steps == buffer.buffer_size
+        and buffer.observations.shape == shape
+        and buffer.actions.shape == (steps, env.num_envs, actions)
+        and buffer.observations.flags.c_contiguous
+    )
 
 
 def _record(buffer: buffers.RolloutBuffer, window: int) -> Record:

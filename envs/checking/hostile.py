@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium
 
 from ..text import FORMAT_REWARD, SUCCESS_REWARD
+from ..tools.remembering import forget_everything
 from .contract import wrong_info
 from .findings import Finding, shortened
 from .subject import Subject
@@ -121,6 +122,7 @@ def hostile_messages(subject: Subject) -> Finding | None:
 
 def _slow(subject: Subject, seed: int, message: str, most: int) -> str | None:
     """Send a message that took long once more, to an instance that remembers nothing."""
+    forget_everything()
     with closing(subject.make(subject.words)) as env:
         env.reset(seed=seed)
         wrong, took, _ = _sent(env, message, most, bounded=False)

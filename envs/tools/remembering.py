@@ -2,9 +2,11 @@
 
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 Value = TypeVar("Value")
+_everything: "WeakSet[Remembered[Any]]" = WeakSet()
 
 
 class Remembered(Generic[Value]):
@@ -17,6 +19,7 @@ class Remembered(Generic[Value]):
     def __init__(self, most: int) -> None:
         self.most = most
         self._values: dict[Hashable, Value] = {}
+        _everything.add(self)
 
     def __len__(self) -> int:
         return len(self._values)
@@ -28,8 +31,18 @@ class Remembered(Generic[Value]):
     def keep(self, key: Hashable, value: Value) -> None:
         """Keep the value of a key."""
         if len(self._values) >= self.most:
-            self._values.clear()  # at once, as threads may be reading
+            self.forget()
         self._values[key] = value
+
+    def forget(self) -> None:
+        """Keep nothing of what there is."""
+        self._values.clear()  # at once, as threads may be reading
+
+
+def forget_everything() -> None:
+    """Let whatever is asked next in this process be read."""
+    for remembered in list(_everything):
+        remembered.forget()
 
 
 def identity(path: Path) -> tuple[Path, int, int]:

@@ -102,7 +102,8 @@ class TextIndex(ABC):
         rows = _remembered.get(key)
         if rows is None:
             rows = self._selected(sql, words)
-            _remembered.keep(key, rows)
+            if rows:  # a page that there is not may have a name of any length
+                _remembered.keep(key, rows)
         return rows
 
     def _selected(self, sql: str, words: str) -> list[_Row]:

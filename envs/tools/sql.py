@@ -50,7 +50,7 @@ _OUT_OF_ORDER = frozenset(
 )
 _LATE = "the query took too long and was ended"
 _MOST_REMEMBERED, _MOST_LETTERS = 16_384, 500
-"""Answers that are kept, and letters of the longest: a table of a thousand columns is not kept."""
+"""Answers that are kept, and the most letters of one and its query: tables may be large."""
 _remembered = Remembered[str](_MOST_REMEMBERED)
 
 
@@ -66,8 +66,14 @@ class ReadOnlyDatabase:
     use the last one twice make a million copies. So a query that could do that is compiled and
     run in another process, which is killed when late. All databases share it.
 
+    Short answers to short queries are remembered, by all databases of the process over the same
+    file: who trains asks the same again and again. So the file must not be changed in place.
+
     Args:
         path: An sqlite file.
+
+    Raises:
+        OSError: there is no such file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -90,24 +96,23 @@ class ReadOnlyDatabase:
             ToolTimeout: the query used up its steps and was ended.
             sqlite3.DatabaseError: the file cannot be read, which no query can bring about.
         """
+        if not _is_quickly_compiled(sql):
+            return self._ask_elsewhere(sql)
         table = _remembered.get((self._file, sql))
         if table is None:
-            table = self._asked(sql)
-            if len(table) <= _MOST_LETTERS:
+            table = self.query_here(sql)
+            if len(sql) + len(table) <= _MOST_LETTERS:
                 _remembered.keep((self._file, sql), table)
         return table
 
-    def _asked(self, sql: str) -> str:
-        """Do what `query` does, whatever has been asked before."""
-        if _is_quickly_compiled(sql):
-            return self.query_here(sql)
+    def _ask_elsewhere(self, sql: str) -> str:
         try:
             return str(_ELSEWHERE(path=self.path, sql=sql))
         except Late:
             raise ToolTimeout(_LATE) from None
 
     def query_here(self, sql: str) -> str:
-        """Do what `query` does in this process, whatever it takes to compile the query."""
+        """Do what `query` does in this process and anew, whatever it takes to compile the query."""
         calls, deadline = 0, time.monotonic() + _SECONDS
 
         def tired() -> bool:

@@ -365,6 +365,29 @@ def test_nothing_is_learned_from_an_empty_buffer(kind: type[buffers.RolloutBuffe
         model.train()
 
 
+@pytest.mark.parametrize("kind", [RolloutBuffer, buffers.RolloutBuffer])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"n_envs": 2},
+        {"n_envs": 8},
+        {"observation_space": spaces.Box(-1, 1, (3,))},
+        {"action_space": spaces.MultiDiscrete([2, 2])},
+    ],
+)
+def test_nothing_is_written_into_a_buffer_of_other_environments(
+    given: dict[str, Any], kind: type[buffers.RolloutBuffer]
+) -> None:
+    model = PPO("MlpPolicy", kernels(), **SMALL)
+    made = {
+        "observation_space": model.observation_space, "action_space": model.action_space,
+        "n_envs": model.n_envs,
+    }  # fmt: skip
+    model.rollout_buffer = kind(model.n_steps, **(made | given))
+    with pytest.raises(ValueError, match="shape"):
+        model.learn(128)
+
+
 @pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])
 def test_a_policy_that_is_no_number_is_named_in_a_fused_rollout(name: str) -> None:
     model = PPO("MlpPolicy", kernels(name), **SMALL).learn(128)

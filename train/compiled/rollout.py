@@ -60,7 +60,7 @@ def evaluate(
 ) -> None:
     """Write the values of observations; the arguments are as in `act`."""
     outputs_N_1 = forward(observations_N_D, parameters, turned, network.critic_L_5, work)
-    for n in range(len(values_N)):  # an array in place of the loop takes seconds to compile
+    for n in range(len(values_N)):  # to assign a slice instead takes seconds to compile
         values_N[n] = outputs_N_1[n, 0]
 
 
@@ -200,7 +200,7 @@ def collect(  # type: ignore[no-untyped-def]
     terminated_N, truncated_N = np.empty(count, np.bool_), np.empty(count, np.bool_)
     ended, no_masks = 0, np.empty((0, 0), np.float32)
     for t in range(horizon):
-        for n in range(count):
+        for n in range(count):  # and here
             record.starts_T_N[t, n] = now.starts_N[n]
             for d in range(now.observations_N_D.shape[1]):
                 record.observations_T_N_D[t, n, d] = now.observations_N_D[n, d]

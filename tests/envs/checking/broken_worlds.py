@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from palaestra.envs.text import text_spaces
+from palaestra.envs.tools.remembering import Remembered
 
 WORDS = ["".join(letters) for letters in itertools.product("bdk", "aeiou", "lmn", "aeiou", "st")]
 
@@ -376,6 +377,16 @@ class Sleeps(Mirror):
             time.sleep(60 * (action == "<s>"))
         except Exception:
             return super().step("interrupted")
+        return super().step(action)
+
+
+class SlowAtFirst(Mirror):
+    remembered = Remembered[bool](4)  # by the process, and not by the instance
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        if action == "<s>" and not self.remembered.get(action):
+            time.sleep(0.6)
+            self.remembered.keep(action, True)
         return super().step(action)
 
 

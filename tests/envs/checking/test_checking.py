@@ -103,6 +103,13 @@ def test_a_fault_is_found_with_a_seed_that_shows_it(
     assert run(name, subject(world, found.finding.seed)).finding
 
 
+def test_what_the_process_remembers_hides_no_slow_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hostile, "TIME_LIMIT", 0.5)
+    found = run("hostile messages", subject("SlowAtFirst"))
+    assert found.finding
+    assert "a step took" in found.finding.what
+
+
 def test_there_is_a_faulty_world_for_every_check() -> None:
     assert {name for name, _ in FAULTS} == set(CHECKS)
 

@@ -11,6 +11,8 @@ from palaestra.envs.elements import Elements
 from palaestra.envs.films import Films
 from palaestra.envs.questions.sql import DatabaseEnv, Topic, _topics_of, extreme, split_of
 from palaestra.envs.scoring import is_same
+from palaestra.envs.tools import sql
+from palaestra.envs.tools.remembering import Remembered
 from palaestra.envs.tools.sql import MAX_CELL, _is_quickly_compiled
 from palaestra.errors import UserError
 
@@ -20,6 +22,13 @@ DISJOINT = ("train", "validation", "test")
 everywhere = pytest.mark.parametrize(
     ("environment", "level"), EVERYWHERE, ids=[f"{e.__name__}-{level}" for e, level in EVERYWHERE]
 )
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every query be run: what the oracle is told is not what the task was made from."""
+    monkeypatch.setattr(sql, "_remembered", Remembered(1))
+    monkeypatch.setattr(sql, "_MOST_LETTERS", -1)
 
 
 def topics_of(environment: type[DatabaseEnv], level: str, split: str) -> tuple[Topic, ...]:

@@ -391,31 +391,46 @@ def test_a_file_that_takes_the_place_of_another_is_read(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def remembered(monkeypatch: pytest.MonkeyPatch) -> Remembered[str]:
-    monkeypatch.undo()
-    monkeypatch.setattr(sql, "_remembered", kept := Remembered[str](16))
+def remembered(_nothing_remembered: None, monkeypatch: pytest.MonkeyPatch) -> Remembered[str]:
+    """Remember again, but nothing of other tests."""
+    kept = Remembered[str](16)
+    monkeypatch.setattr(sql, "_remembered", kept)
+    monkeypatch.setattr(sql, "_MOST_LETTERS", 50)
     return kept
 
 
 def test_what_was_answered_is_remembered(
     database: ReadOnlyDatabase, remembered: Remembered[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queries = ["SELECT 1", "SELECT name FROM cities", "SELECT 1 UNION SELECT 2 UNION SELECT 3"]
+    queries = ["SELECT 1", "SELECT count(*) FROM cities", "SELECT NULL"]
     answers = [database.query(query) for query in queries]
     assert len(remembered) == 3
-    monkeypatch.setattr(ReadOnlyDatabase, "_asked", None)
+    monkeypatch.setattr(ReadOnlyDatabase, "query_here", None)
     copy = pickle.loads(pickle.dumps(database))
     assert [copy.query(query) for query in queries] == answers
 
 
-def test_what_is_long_or_refused_is_not_remembered(
-    database: ReadOnlyDatabase, remembered: Remembered[str]
+@pytest.mark.parametrize(("spaces", "kept"), [(0, 1), (39, 1), (40, 0)])
+def test_what_is_long_is_not_remembered(
+    database: ReadOnlyDatabase, remembered: Remembered[str], spaces: int, kept: int
 ) -> None:
-    assert len(database.query(f"SELECT {', '.join(['*'] * 50)} FROM cities")) > 10_000
+    for _ in range(2):
+        assert database.query(f"SELECT {' ' * spaces}77") == "77"
+    assert len(remembered) == kept
+
+
+def test_what_is_refused_late_or_asked_elsewhere_is_not_remembered(
+    database: ReadOnlyDatabase, remembered: Remembered[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for query in ("DELETE FROM cities", "SELECT"):
         for _ in range(2):
             with pytest.raises(ToolError):
                 database.query(query)
+    assert database.query("SELECT 1 UNION SELECT 2 UNION SELECT 3") == "1\n2\n3"
+    hours = itertools.count(step=3600.0)
+    monkeypatch.setattr(sql.time, "monotonic", lambda: next(hours))
+    with pytest.raises(ToolTimeout):
+        database.query("SELECT count(*), avg(latitude) FROM cities")
     assert len(remembered) == 0
 
 
