@@ -172,13 +172,18 @@ class _Likelihood(torch.autograd.Function):
         ctx: Any, logits_MV: Tensor, tokens_M: Tensor, entropy: bool, first_MV: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         norms_M = torch.logsumexp(logits_MV, 1)
-        probs_MV = (logits_MV - norms_M[:, None]).exp_()
-        taken_M = logits_MV.gather(1, tokens_M[:, None])[:, 0] - norms_M
+        log_probs_MV = logits_MV - norms_M[:, None]
+        taken_M = log_probs_MV.gather(1, tokens_M[:, None])[:, 0]
         entropy_M = torch.zeros_like(taken_M)
-        if entropy:
-            gains_MV = logits_MV if first_MV is None else logits_MV - first_MV
-            # A product of matrices adds up so many numbers to 1e-3 only.
-            entropy_M = norms_M - torch.linalg.vecdot(probs_MV, gains_MV)
+        # A product of matrices adds up so many numbers to 1e-3 only.
+        if entropy and first_MV is not None:
+            probs_MV = log_probs_MV.exp()
+            # Near the start nothing cancels: what is summed is small itself.
+            entropy_M = -torch.linalg.vecdot(probs_MV, log_probs_MV.sub_(first_MV))
+        else:
+            probs_MV = log_probs_MV.exp_()
+            if entropy:
+                entropy_M = norms_M - torch.linalg.vecdot(probs_MV, logits_MV)
         ctx.save_for_backward(logits_MV, probs_MV, tokens_M, norms_M, entropy_M, first_MV)
         ctx.entropy = entropy
         return taken_M, entropy_M

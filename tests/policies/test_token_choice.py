@@ -114,3 +114,17 @@ def test_a_writer_keeps_the_likelihood_of_what_it_wrote() -> None:
         log_probs[0, 2, said[2][0]] + log_probs[1, 1, said[2][1]],
     ]
     torch.testing.assert_close(writer.log_probs(said), torch.stack(expected))
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-3, 0.1])
+def test_a_short_way_from_the_start_is_as_long_as_it_is_with_more_digits(distance: float) -> None:
+    """The logits are given as they are: there is no head that rounds them."""
+    torch.manual_seed(0)
+    then_BNV = 5 * torch.randn(40, 12, 300) + 10
+    now_BNV = then_BNV + distance * torch.randn_like(then_BNV)
+    said = [[0] * 12] * 40
+    first_MV = all_log_probs(nn.Identity(), then_BNV, said, 1.0)
+    found = evaluate_tokens(nn.Identity(), now_BNV, said, 1.0, True, first_MV).entropies_B
+    now, then = (x.double().log_softmax(2) for x in (now_BNV, then_BNV))
+    expected = -(now.exp() * (now - then)).sum((1, 2))
+    torch.testing.assert_close(found, expected.float(), atol=1e-5, rtol=1e-4)
