@@ -105,8 +105,11 @@ def bleu(answer: str, truth: str) -> float:
 
 def folded(text: str) -> str:
     """Return the words of a text without case, accents, extra spaces and a last full stop."""
-    letters = unicodedata.normalize("NFKD", text.casefold())
-    return " ".join("".join(c for c in letters if not unicodedata.combining(c)).split()).rstrip(".")
+    letters = text.casefold()
+    if not letters.isascii():  # most are, and have nothing to take away
+        apart = unicodedata.normalize("NFKD", letters)
+        letters = "".join(c for c in apart if not unicodedata.combining(c))
+    return " ".join(letters.split()).rstrip(".")
 
 
 class _Answer:

@@ -24,7 +24,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import gymnasium
 from gymnasium import spaces
@@ -320,7 +320,20 @@ def _one_of(what: str, name: str, names: "tuple[str, ...] | list[str]") -> str:
 
 def text_spaces() -> tuple[spaces.Text, spaces.Text]:
     """Return the spaces of what the world says and of what an agent says."""
-    return (
-        spaces.Text(MAX_OBSERVATION_LENGTH, min_length=0, charset=CHARSET),
-        spaces.Text(MAX_ACTION_LENGTH, min_length=0, charset=CHARSET),
-    )
+    return copy.deepcopy(_HEARD), copy.deepcopy(_SAID)
+
+
+class _Text(spaces.Text):
+    """Texts whose copies share the tables of letters, which are large and never change.
+
+    A vector copies the spaces of its environments once for each of them.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = copy.copy(self)
+        copied._np_random = copy.deepcopy(self._np_random, memo)
+        return copied
+
+
+_HEARD = _Text(MAX_OBSERVATION_LENGTH, min_length=0, charset=CHARSET)
+_SAID = _Text(MAX_ACTION_LENGTH, min_length=0, charset=CHARSET)

@@ -1,5 +1,6 @@
 """The contract of a text environment, above all towards hostile messages."""
 
+import copy
 import json
 import pickle
 from collections.abc import Callable
@@ -475,3 +476,24 @@ def test_facts_of_one_task_are_no_facts_of_another() -> None:
     first.task.facts["leak"] = 1
     assert "leak" not in second.reset(seed=0)[1]
     assert "leak" not in first.reset()[1]
+
+
+def test_the_spaces_of_two_environments_are_equal_and_draw_apart() -> None:
+    one, other = (Calculator(), Calculator())
+    assert one.action_space == other.action_space
+    for space in (one.action_space, copy.deepcopy(one.action_space)):
+        other.action_space.seed(0)
+        drawn = other.action_space.sample()
+        other.action_space.seed(0)
+        space.seed(1)
+        space.sample()
+        assert other.action_space.sample() == drawn
+
+
+def test_a_copied_space_draws_what_the_space_would_have_drawn() -> None:
+    space = Calculator().action_space
+    space.seed(3)
+    copied = copy.deepcopy(space)
+    assert copied == space
+    assert copied.sample() == space.sample()
+    assert copied.contains("3 + 4")
