@@ -1,6 +1,8 @@
 """What there is: environments with their splits, agents, and the packaged language model."""
 
+import ast
 import inspect
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium
@@ -10,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import envs  # noqa: F401  (registers them)
-from ..agents import AGENTS, agent_class
+from ..agents import AGENTS
 from ..policies import PACKAGED_MODEL
 from .progress import console
 
@@ -30,7 +32,7 @@ def show(verbose: bool) -> None:
     for column in ("Name", "What it does"):
         agents.add_column(column, overflow="fold")
     for name in AGENTS:
-        agents.add_row(_said(name), escape(_first_line(agent_class(name))))
+        agents.add_row(_said(name), escape(_does(name)))
     out.print(agents)
     if verbose:
         for world, ids in worlds.items():
@@ -63,6 +65,15 @@ def _said(name: str) -> str:
         "language-model": f"{PACKAGED_MODEL}, or a folder",
         "openai": "openai:MODEL@URL",
     }.get(name, name)
+
+
+def _does(name: str) -> str:
+    """Return the first line about an agent, from its source: nobody waits for torch here."""
+    module, _, attribute = AGENTS[name].partition(":")
+    loader: Any = find_spec(module).loader  # type: ignore[union-attr]
+    body = ast.parse(loader.get_source(module)).body
+    (kind,) = (node for node in body if isinstance(node, ast.ClassDef) and node.name == attribute)
+    return (ast.get_docstring(kind) or "").partition("\n")[0]
 
 
 def _first_line(kind: type) -> str:
