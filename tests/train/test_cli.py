@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from palaestra import assets
+from palaestra.agents import AGENTS, agent_class
 from palaestra.agents.agent import Seat
 from palaestra.agents.ppo import PPOAgent
 from palaestra.envs import views
+from palaestra.train import listing
 from palaestra.train.cli import main
 from palaestra.train.recipe import Recipe
 from palaestra.train.records import read_records
@@ -47,6 +49,23 @@ def test_the_version_and_the_commands(capsys: Capture) -> None:
     assert run("--help") == 0
     shown = capsys.readouterr().out
     assert all(f"    {command}" in shown for command in COMMANDS)
+
+
+@pytest.mark.parametrize("chosen", [{}, {"OMP_WAIT_POLICY": "active"}])
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
+    chosen: dict[str, str],
+) -> None:
+    code = (
+        "import os, sys\nfrom palaestra.train.cli import main\n"
+        "main(['list'])\n"
+        "assert 'torch' not in sys.modules  # whose threads ask when they are loaded\n"
+        "print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    free = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    shown = subprocess.run(
+        [sys.executable, "-c", code], env=free | chosen, check=True, capture_output=True, text=True
+    ).stdout
+    assert shown.splitlines()[-1] == chosen.get("OMP_WAIT_POLICY", "passive")
 
 
 # Mistakes
@@ -200,6 +219,11 @@ def test_list_shows_every_environment_and_agent(capsys: Capture) -> None:
         assert word in shown
     assert run("list --verbose") == 0
     assert "Version History" in capsys.readouterr().out
+
+
+def test_what_is_read_of_an_agent_is_what_its_class_says() -> None:
+    for name in AGENTS:
+        assert listing._does(name) == listing._first_line(agent_class(name)) != ""
 
 
 def test_fetch_without_names_lists_the_assets(capsys: Capture) -> None:
