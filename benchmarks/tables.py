@@ -24,17 +24,16 @@ def page(results: Path) -> str:
     """Return the page of the result files in a folder, and those of other machines below it."""
     parts = ["# Benchmarks", _head(__doc__).rpartition("\n\n")[2]]
     for path in sorted(results.glob("*.json")):
-        found = json.loads(path.read_text())
         document = _head(
             ast.get_docstring(ast.parse((HERE / path.with_suffix(".py").name).read_text()))
         )
         table = {"text": _crossed, "learning": _areas}.get(path.stem, _lines)
         parts += [f"## {path.stem}", document]
-        parts += [_measured(found["machine"]), table(found["results"])]
-        for other in sorted(results.glob(f"*/{path.name}")):
-            again = json.loads(other.read_text())
-            parts.append(f"### {path.stem}, on a machine that is {other.parent.name}")
-            parts += [_measured(again["machine"]), table(again["results"])]
+        for measured in (path, *sorted(results.glob(f"*/{path.name}"))):
+            if measured != path:
+                parts.append(f"### {path.stem}, on a machine that is {measured.parent.name}")
+            found = json.loads(measured.read_text())
+            parts += [_measured(found["machine"]), table(found["results"])]
     return "\n\n".join(parts) + "\n"
 
 

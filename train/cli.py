@@ -18,7 +18,7 @@ from ..errors import UserError, memory_permitting
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 for faults found, 2 for a user's mistake."""
     # By default threads that wait for each other spin, and hold up what runs beside them and so
-    # themselves: beside one busy process a language model on two cores takes twice as long.
+    # themselves: beside one busy process a language model on two cores takes half as long again.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     parser = _parser()
     options = parser.parse_args(arguments)

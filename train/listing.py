@@ -2,7 +2,7 @@
 
 import ast
 import inspect
-from importlib.util import find_spec
+from importlib.resources import files
 from typing import Any
 
 import gymnasium
@@ -26,7 +26,7 @@ def show(verbose: bool) -> None:
         environments.add_column(column, overflow="fold")
     for world, ids in worlds.items():
         splits = ", ".join(getattr(world, "splits", ())) or "none"
-        environments.add_row(_some(ids), splits, escape(_first_line(world)))
+        environments.add_row(_some(ids), splits, escape(_first_line(inspect.getdoc(world))))
     out.print(environments)
     agents = Table(title="Agents", title_justify="left", title_style="bold")
     for column in ("Name", "What it does"):
@@ -70,11 +70,11 @@ def _said(name: str) -> str:
 def _does(name: str) -> str:
     """Return the first line about an agent, from its source: nobody waits for torch here."""
     module, _, attribute = AGENTS[name].partition(":")
-    loader: Any = find_spec(module).loader  # type: ignore[union-attr]
-    body = ast.parse(loader.get_source(module)).body
+    package, _, file = module.rpartition(".")
+    body = ast.parse(files(package).joinpath(f"{file}.py").read_text("utf-8")).body
     (kind,) = (node for node in body if isinstance(node, ast.ClassDef) and node.name == attribute)
-    return (ast.get_docstring(kind) or "").partition("\n")[0]
+    return _first_line(ast.get_docstring(kind))
 
 
-def _first_line(kind: type) -> str:
-    return (inspect.getdoc(kind) or "").partition("\n")[0]
+def _first_line(document: str | None) -> str:
+    return (document or "").partition("\n")[0]

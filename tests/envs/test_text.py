@@ -479,7 +479,7 @@ def test_facts_of_one_task_are_no_facts_of_another() -> None:
 
 
 def test_the_spaces_of_two_environments_are_equal_and_draw_apart() -> None:
-    one, other = (Calculator(), Calculator())
+    one, other = Calculator(), Calculator()
     assert one.action_space == other.action_space
     for space in (one.action_space, copy.deepcopy(one.action_space)):
         other.action_space.seed(0)

@@ -1,5 +1,6 @@
 """The command line: every mistake has one line that says what to do."""
 
+import inspect
 import os
 import shlex
 import subprocess
@@ -223,7 +224,7 @@ def test_list_shows_every_environment_and_agent(capsys: Capture) -> None:
 
 def test_what_is_read_of_an_agent_is_what_its_class_says() -> None:
     for name in AGENTS:
-        assert listing._does(name) == listing._first_line(agent_class(name)) != ""
+        assert listing._does(name) == listing._first_line(inspect.getdoc(agent_class(name))) != ""
 
 
 def test_fetch_without_names_lists_the_assets(capsys: Capture) -> None:
