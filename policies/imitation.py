@@ -14,6 +14,7 @@ from .causal_lm import CausalLM
 from .chat import Chat
 from .crossing import Message
 from .engines import Engine, engine_of
+from .muon import Muon
 
 _DECAY = 0.3
 """Of weights, times the learning rate."""
@@ -124,15 +125,12 @@ def _optimizers(
 
     A tiny model learns with it in half the steps, and what it learns then holds for numbers that
     it never saw: 1,250 steps of AdamW leave it copying three quarters of them, Muon nearly all.
-    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
     """
     within = {id(p) for p in layers_of(lm.model).parameters() if p.ndim == 2}
     matrices = [p for p in parameters if id(p) in within]
     others = [p for p in parameters if id(p) not in within]
     return [
-        torch.optim.Muon(
-            matrices, lr=learning_rate, weight_decay=_DECAY, adjust_lr_fn="match_rms_adamw"
-        ),
+        Muon(matrices, learning_rate, _DECAY),
         torch.optim.AdamW(others, lr=learning_rate, weight_decay=_DECAY, fused=True),
     ]
 

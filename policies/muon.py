@@ -1,0 +1,79 @@
+"""Muon, an optimiser for matrices: steps whose directions all weigh about the same."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import overload
+
+import torch
+
+_MOMENTUM = 0.95
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 5
+_LEAST_NORM = 1e-7
+
+
+class Muon(torch.optim.Optimizer):
+    """`torch.optim.Muon` that computes in float32.
+
+    Torch's rounds to bfloat16, which most CPUs do not multiply: on one without instructions for it
+    a step over a model's matrices takes thirty times as long.
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), with
+    the rates of Liu et al., "Muon is scalable for LLM training" (2025), which are those of AdamW.
+
+    Args:
+        params: Matrices.
+        lr: Learning rate, one that AdamW would have.
+        weight_decay: The share of a matrix, times `lr`, that a step takes away.
+    """
+
+    def __init__(self, params: Iterable[torch.Tensor], lr: float, weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Change all matrices that have a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                state = self.state[matrix]
+                if not state:
+                    state["momentum"] = torch.zeros_like(matrix)
+                moved = state["momentum"].lerp_(matrix.grad, 1 - _MOMENTUM)
+                direction = orthogonalized(matrix.grad.lerp(moved, _MOMENTUM))
+                size = 0.2 * math.sqrt(max(matrix.shape)) * group["lr"]
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(direction.to(matrix.dtype), alpha=-size)
+        return loss
+
+
+def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
+    """Return a matrix whose singular values are all near 1, in float32.
+
+    The singular vectors remain. The values, divided by the matrix's norm, each go five times
+    through the same odd polynomial, which drives those above 0.002 to between 0.68 and 1.21.
+
+    Args:
+        matrix: Of any two sizes.
+    """
+    wide = matrix.float()
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    if is_tall:
+        wide = wide.T
+    wide = wide / wide.norm().clamp(min=_LEAST_NORM)
+    first, third, fifth = _QUINTIC
+    for _ in range(_ITERATIONS):
+        squares = wide @ wide.T
+        factor = torch.addmm(squares, squares, squares, beta=third, alpha=fifth)
+        wide = torch.addmm(wide, factor, wide, beta=first)
+    return wide.T if is_tall else wide
