@@ -13,6 +13,10 @@ class UserError(ValueError):
     """
 
 
+MORE_MEMORY = "end what else uses it, or give another device"
+"""What to do where what is loaded is too large."""
+
+
 @contextmanager
 def memory_permitting(advice: str) -> Iterator[None]:
     """Say what to do where memory is used up.

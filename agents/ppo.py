@@ -11,7 +11,7 @@ import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.save_util import load_from_zip_file
 
-from ..errors import UserError
+from ..errors import MORE_MEMORY, UserError, memory_permitting
 from .agent import Actions, Agent, Seat, View, read_card, write_card
 
 
@@ -105,7 +105,8 @@ class PPOAgent(Agent):
                 f"checkpoint of {seat.env_id}, or --env {card['env']}"
             )
         try:
-            model = PPO.load(folder / _MODEL, device=device, custom_objects=moved(folder))
+            with memory_permitting(MORE_MEMORY):
+                model = PPO.load(folder / _MODEL, device=device, custom_objects=moved(folder))
         except UserError:
             raise
         except Exception as error:  # SB3 unpickles, which can fail in any way there is

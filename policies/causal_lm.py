@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ..assets import forget_quantisation
-from ..errors import UserError
+from ..errors import MORE_MEMORY, UserError, memory_permitting
 from . import PACKAGED_MODEL
 from .chat import LOAD_ERRORS, Chat, cannot_load, source_of
 from .crossing import Message
@@ -45,7 +45,7 @@ class CausalLM:
         dtype: Name of a torch dtype; float32 is what repeats on any CPU.
 
     Raises:
-        UserError: there is no such model here, or it has no chat template.
+        UserError: there is no such model here, it has no chat template, or memory is used up.
     """
 
     def __init__(
@@ -56,16 +56,19 @@ class CausalLM:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         source, options = source_of(name)
         try:
-            with quietly():
+            with quietly(), memory_permitting(MORE_MEMORY):
                 model: Any = AutoModelForCausalLM.from_pretrained(
                     source, dtype=getattr(torch, dtype), **options
                 )
+        except UserError:
+            raise
         except LOAD_ERRORS as error:
             raise cannot_load(name, error) from None
         if "gguf_file" in options:
             forget_quantisation(model)
-        self.model: Any = model.to(device).eval().requires_grad_(False)
-        pack(self.model)
+        with memory_permitting(MORE_MEMORY):
+            self.model: Any = model.to(device).eval().requires_grad_(False)
+            pack(self.model)
         self.engine = engine_of(self.model)
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..agents.agent import read_card
 from ..agents.ppo import moved, save_model
-from ..errors import UserError
+from ..errors import MORE_MEMORY, UserError, memory_permitting
 from ..policies import generators
 from .grpo import GRPO
 from .ppo import PPO
@@ -38,7 +38,7 @@ class Checkpoint:
         """Load the model with its environments, and set the random generators.
 
         Raises:
-            UserError: the checkpoint is damaged.
+            UserError: the checkpoint is damaged, or memory is used up.
         """
         damaged = UserError(
             f"the checkpoint {self.folder} is damaged: delete it to resume from an older one"
@@ -56,10 +56,11 @@ class Checkpoint:
             if elsewhere:
                 state["envs"].model = elsewhere["policy_kwargs"]["model"]
             kind = GRPO if card.get("algorithm") == "grpo" else PPO
-            model: PPO = kind.load(
-                self.folder / "model.zip", env=state["envs"], device=device, force_reset=False,
-                custom_objects=elsewhere,
-            )  # fmt: skip
+            with memory_permitting(MORE_MEMORY):
+                model: PPO = kind.load(
+                    self.folder / "model.zip", env=state["envs"], device=device,
+                    force_reset=False, custom_objects=elsewhere,
+                )  # fmt: skip
         except UserError:
             raise
         except Exception as error:  # unpickling can fail in any way there is

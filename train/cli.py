@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..errors import UserError, memory_permitting
+from ..errors import MORE_MEMORY, UserError, memory_permitting
 
 # Each command imports what it needs when it runs, so that `--help` is quick.
 
@@ -274,8 +274,9 @@ def _play(options: argparse.Namespace) -> int:
     from .watching import watch
 
     agent, env_id, split = _seat(options)
-    for seed in range(options.seed, options.seed + options.episodes):
-        watch(agent, env_id, split, seed, options.delay)
+    with memory_permitting(MORE_MEMORY):
+        for seed in range(options.seed, options.seed + options.episodes):
+            watch(agent, env_id, split, seed, options.delay)
     return 0
 
 

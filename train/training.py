@@ -169,29 +169,31 @@ def build(run: Run, device: str = "auto") -> PPO:
     environments it also plays compiled.
 
     Raises:
-        UserError: PPO cannot play the environment, or the policy has no such arguments.
+        UserError: PPO cannot play the environment, the policy has no such arguments, or memory is
+            used up.
     """
     r, parts = run.recipe, _parts(run)
     envs = parts.envs
     try:
-        model: PPO = parts.algorithm(
-            parts.policy,
-            envs,
-            learning_rate=_schedule(r.learning_rate, r.learning_rate_schedule),
-            n_steps=r.n_steps,
-            batch_size=r.batch_size,
-            n_epochs=r.n_epochs,
-            gamma=r.gamma,
-            gae_lambda=r.gae_lambda,
-            clip_range=_schedule(r.clip_range, r.clip_range_schedule),
-            normalize_advantage=r.normalize_advantage,
-            vf_coef=r.vf_coef,
-            max_grad_norm=r.max_grad_norm,
-            target_kl=r.target_kl,
-            seed=run.seed,
-            device=device,
-            **{"ent_coef": r.ent_coef, **parts.options},
-        )
+        with memory_permitting(_SMALLER):
+            model: PPO = parts.algorithm(
+                parts.policy,
+                envs,
+                learning_rate=_schedule(r.learning_rate, r.learning_rate_schedule),
+                n_steps=r.n_steps,
+                batch_size=r.batch_size,
+                n_epochs=r.n_epochs,
+                gamma=r.gamma,
+                gae_lambda=r.gae_lambda,
+                clip_range=_schedule(r.clip_range, r.clip_range_schedule),
+                normalize_advantage=r.normalize_advantage,
+                vf_coef=r.vf_coef,
+                max_grad_norm=r.max_grad_norm,
+                target_kl=r.target_kl,
+                seed=run.seed,
+                device=device,
+                **{"ent_coef": r.ent_coef, **parts.options},
+            )
     except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         envs.close()
         raise UserError(f"PPO cannot play {run.env_id} with this recipe: {error}") from error

@@ -381,6 +381,23 @@ def test_a_gguf_file_is_a_model_that_can_be_written_again(tmp_path: Path) -> Non
     assert CausalLM(str(tmp_path / "written")).fingerprint == lm.fingerprint
 
 
+@pytest.mark.parametrize("where", ["loading", "moving"])
+def test_a_model_that_is_too_large_is_no_missing_one(
+    where: str, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    if where == "loading":
+        monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fail)
+    else:
+        monkeypatch.setattr(LlamaForCausalLM, "to", fail)
+    with pytest.raises(UserError) as error:
+        CausalLM(str(tiny_folder))
+    assert only_line(error).startswith("out of memory")
+    assert only_line(error).endswith("another device")
+
+
 def test_weights_of_another_model_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
     folder = linked(tiny_folder, tmp_path, without="config.json")
     told = json.loads((tiny_folder / "config.json").read_text())

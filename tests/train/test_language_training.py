@@ -394,6 +394,26 @@ def test_so_is_who_runs_out_of_it_in_a_warm_start(
         warm_up(ENV, recipe(), 0, tmp_path / "base")
 
 
+def test_so_is_who_has_none_left_to_load_it_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(ENV, recipe(total_steps=32), 0, tmp_path / "run")
+    train(run, device="cpu")
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(LanguagePolicy, "__init__", fail)
+    # Nothing is damaged, and nothing should be deleted.
+    with pytest.raises(UserError, match=r"^out of memory.*another device"):
+        train(run, resume=True, device="cpu")
+    with pytest.raises(UserError, match=r"^out of memory.*another device"):
+        seat(ENV, "test", str(run.folder), {}, "cpu")
+    other = recipe(model=str(run.folder / "base"), warmup="none")
+    with pytest.raises(UserError, match=r"out of memory.*smaller batch_size"):
+        train(Run(ENV, other, 0, tmp_path / "other"), device="cpu")
+
+
 def test_a_run_that_was_killed_in_its_warm_start_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
