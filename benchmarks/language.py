@@ -4,10 +4,10 @@
 
 32 dialogues of Calculator behind nine solved tasks, SmolLM2-135M-Instruct in float32. `rollout`
 samples so many tokens for each, none of which ends a row; transformers' `generate` is given the
-same prompts and lengths, and says nothing of log-probabilities. Ours are compared with those of
-one pass over everything: `difference` is the largest of a message. `update` is a loss and
-its gradient for the last four layers, of the same messages; the peer reads the whole of each row,
-as any policy around a model of transformers would.
+same prompts and lengths, and says nothing of log-probabilities. How far ours are at most from
+those of one pass over everything is printed. `update` is a loss and its gradient for the last four
+layers, of the same messages; the peer reads the whole of each row, as any policy around a model of
+transformers would.
 
 `dialogues` is a rollout of PPO, of the untrained model: eight messages in each of the 32
 environments, as long as they happen to be and 48 tokens at most. With `continuous_batching` a
