@@ -15,8 +15,8 @@ _LEAST_NORM = 1e-7
 class Muon(torch.optim.Optimizer):
     """`torch.optim.Muon` that computes in float32.
 
-    Torch's rounds to bfloat16, which most CPUs do not multiply: on one without instructions for it
-    a step over a model's matrices takes thirty times as long.
+    Torch's rounds to bfloat16: on a CPU without instructions for it, that takes ten to thirty
+    times as long, the more so the larger the matrices.
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), with
     the rates of Liu et al., "Muon is scalable for LLM training" (2025), which are those of AdamW.
 
