@@ -52,9 +52,7 @@ class Writer:
 
     def __call__(self, logits_AV: Tensor, rows: list[int]) -> Tensor:
         """Return tokens, shape (A,), for the rows of these numbers."""
-        logits_AV = _cooled(logits_AV, self.temperature)
-        # `log_softmax` would be off by 1e-5 where there are 50,000 tokens, always to one side.
-        log_probs_AV = logits_AV - logits_AV.logsumexp(1, keepdim=True)
+        log_probs_AV = _normalized(_cooled(logits_AV, self.temperature))
         chosen_A = self.take(log_probs_AV, rows)
         taken_A = log_probs_AV.gather(1, chosen_A[:, None])[:, 0]
         for row, log_prob in zip(rows, taken_A.unbind(), strict=True):
@@ -130,7 +128,7 @@ def all_log_probs(
         Shape (M, V), M tokens of all messages together; `evaluate_tokens` says what is given.
     """
     logits_MV, _, _ = _logits(head, hidden_BNH, said, temperature, allowed_MV)
-    return logits_MV - torch.logsumexp(logits_MV, 1, keepdim=True)
+    return _normalized(logits_MV)
 
 
 def held(logits: Tensor, allowed: Tensor | None) -> Tensor:
@@ -205,6 +203,14 @@ class _Likelihood(torch.autograd.Function):
             slopes_MV = probs_MV * slopes_M1
         slopes_MV.scatter_add_(1, tokens_M[:, None], of_taken_M[:, None])
         return slopes_MV, None, None, None
+
+
+def _normalized(logits_MV: Tensor) -> Tensor:
+    """Return log-probabilities.
+
+    `log_softmax` would be off by 1e-5 where there are 50,000 tokens, always to one side.
+    """
+    return logits_MV - torch.logsumexp(logits_MV, 1, keepdim=True)
 
 
 def _cooled(logits: Tensor, temperature: float) -> Tensor:
