@@ -30,21 +30,48 @@ def adapt(
     Raises:
         UserError: there are not so many layers, a number is below 1, or peft is missing.
     """
-    layers = layers_of(model)
-    count = len(layers) if last_layers is None else last_layers
-    if not 1 <= count <= len(layers):
-        raise UserError(f"last_layers={last_layers}, but this model has {len(layers)} layers")
-    if lora_rank is not None and lora_rank < 1:
-        raise UserError(f"lora_rank={lora_rank} must be at least 1")
-    first = len(layers) - count
+    layers, first = _chosen(model, last_layers)
     model.requires_grad_(lora_rank is None and last_layers is None)
     if lora_rank is not None:
-        _add_adapters(model, layers, first, lora_rank)
+        config = adapter_config(model, last_layers, lora_rank)
+        from peft import inject_adapter_in_model
+
+        inject_adapter_in_model(config, model)
     elif last_layers is not None:
         layers[first:].requires_grad_(True)
         for norm in _norms_behind(model, layers):
             norm.requires_grad_(True)
     return first
+
+
+def adapter_config(model: PreTrainedModel, last_layers: int | None, lora_rank: int) -> Any:
+    """Return peft's configuration of the adapters that `adapt` adds.
+
+    Args:
+        model: The model.
+        last_layers: So many of the last layers get adapters; all if None.
+        lora_rank: Their rank.
+
+    Raises:
+        UserError: as `adapt`.
+    """
+    if lora_rank < 1:
+        raise UserError(f"lora_rank={lora_rank} must be at least 1")
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise UserError("adapters need peft: pip install 'palaestra[lora]'") from None
+    layers, first = _chosen(model, last_layers)
+    products = (nn.Linear, Conv1D)
+    names = {n.rpartition(".")[2] for n, m in layers.named_modules() if isinstance(m, products)}
+    # No dropout: a probability that changes between rollout and update is not PPO's ratio.
+    return LoraConfig(
+        r=lora_rank,
+        lora_alpha=2 * lora_rank,
+        lora_dropout=0.0,
+        target_modules=sorted(names),
+        layers_to_transform=list(range(first, len(layers))),
+    )
 
 
 def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
@@ -104,19 +131,9 @@ def _norms_behind(model: PreTrainedModel, layers: nn.ModuleList) -> list[nn.Modu
     return [m for m in body.children() if m is not layers and "Norm" in type(m).__name__]
 
 
-def _add_adapters(model: PreTrainedModel, layers: nn.ModuleList, first: int, rank: int) -> None:
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise UserError("adapters need peft: pip install 'palaestra[lora]'") from None
-    products = (nn.Linear, Conv1D)
-    names = {n.rpartition(".")[2] for n, m in layers.named_modules() if isinstance(m, products)}
-    # No dropout: a probability that changes between rollout and update is not PPO's ratio.
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank,
-        lora_dropout=0.0,
-        target_modules=sorted(names),
-        layers_to_transform=list(range(first, len(layers))),
-    )
-    inject_adapter_in_model(config, model)
+def _chosen(model: PreTrainedModel, last_layers: int | None) -> tuple[nn.ModuleList, int]:
+    layers = layers_of(model)
+    count = len(layers) if last_layers is None else last_layers
+    if not 1 <= count <= len(layers):
+        raise UserError(f"last_layers={last_layers}, but this model has {len(layers)} layers")
+    return layers, len(layers) - count

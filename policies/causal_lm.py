@@ -36,6 +36,31 @@ class Reply:
     """Tokens that were generated, the end of turn included."""
 
 
+def load_model(name: str, dtype: str = "float32") -> Any:
+    """Return transformers' model of a name, on the CPU.
+
+    Args:
+        name: As `CausalLM` takes it.
+        dtype: Name of a torch dtype.
+
+    Raises:
+        UserError: there is no such model here, or memory is used up.
+    """
+    source, options = source_of(name)
+    try:
+        with quietly(), memory_permitting(MORE_MEMORY):
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                source, dtype=getattr(torch, dtype), **options
+            )
+    except UserError:
+        raise
+    except LOAD_ERRORS as error:
+        raise cannot_load(name, error) from None
+    if "gguf_file" in options:
+        forget_quantisation(model)
+    return model
+
+
 class CausalLM:
     """A transformers chat model with its tokenizer.
 
@@ -54,18 +79,7 @@ class CausalLM:
         self.chat = Chat(name)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        source, options = source_of(name)
-        try:
-            with quietly(), memory_permitting(MORE_MEMORY):
-                model: Any = AutoModelForCausalLM.from_pretrained(
-                    source, dtype=getattr(torch, dtype), **options
-                )
-        except UserError:
-            raise
-        except LOAD_ERRORS as error:
-            raise cannot_load(name, error) from None
-        if "gguf_file" in options:
-            forget_quantisation(model)
+        model = load_model(name, dtype)
         with memory_permitting(MORE_MEMORY):
             self.model: Any = model.to(device).eval().requires_grad_(False)
             pack(self.model)

@@ -97,6 +97,7 @@ def _add_warmup(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="folder of the model"
     )
+    _add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -110,13 +111,16 @@ def _warmup(options: argparse.Namespace) -> int:
     env_id = views.find_spec(options.env).id
     recipe = load_recipe(env_id, options.recipe, parse_settings(options.set), "language-ppo")
     assert isinstance(recipe, LanguageRecipe)
+    _check_device(options.device)
     if recipe.warmup == "none":
         raise UserError("the recipe shows nothing: add --set warmup=oracle, or warmup=blind")
     if options.out.exists():
         raise UserError(f"{options.out} exists already: give another --out")
     make_folder(options.out.parent)
     with progress_bar(recipe.warmup_steps, "steps", options.quiet) as bar:
-        warm_up(env_id, recipe, options.seed, options.out, lambda loss: bar.update(1))
+        warm_up(
+            env_id, recipe, options.seed, options.out, lambda loss: bar.update(1), options.device
+        )
     print(f"taught by {recipe.warmup_dialogues:,} dialogues ({recipe.warmup}): {options.out}")
     print(
         f"  train: palaestra train --env {env_id} --agent language-ppo "

@@ -81,6 +81,7 @@ def warm_up(
     seed: int,
     folder: Path,
     tell: Callable[[float], None] = lambda loss: None,
+    device: str = "auto",
 ) -> str:
     """Return the model that a training begins with, made and warmed up if the recipe says so.
 
@@ -90,6 +91,7 @@ def warm_up(
         seed: Of the weights, the dialogues and their order.
         folder: Where the model is written, whole or not at all; one that is there is taken.
         tell: Called with the loss of each step, in nats a token.
+        device: A torch device, or `auto`.
 
     Raises:
         UserError: the folder holds something else.
@@ -107,7 +109,8 @@ def warm_up(
         )
         if recipe.model == "tiny":
             make_tiny(draft, shown[:_TOKENIZED], seed)
-        lm = CausalLM(str(draft) if recipe.model == "tiny" else recipe.model)
+        lm = CausalLM(str(draft) if recipe.model == "tiny" else recipe.model, device)
+        begun = {_HASH: lm.fingerprint}
         with without_denormals(), memory_permitting(_SMALLER):
             imitate(
                 lm, shown, seed, recipe.warmup_epochs, recipe.warmup_batch_size,
@@ -116,7 +119,7 @@ def warm_up(
         with quietly():
             lm.model.save_pretrained(draft)
         lm.chat.tokenizer.save_pretrained(draft)
-        (draft / _CARD).write_text(json.dumps(card, indent=2), "utf-8")
+        (draft / _CARD).write_text(json.dumps(card | begun, indent=2), "utf-8")
         draft.rename(folder)
     elif completed(_found(folder / _CARD), recipe) != completed(card, recipe):
         raise UserError(
@@ -136,6 +139,8 @@ def _draft(folder: Path) -> Path:
 
 
 _CARD = "warmup.json"
+_HASH = "model_hash"
+"""Of the weights that a warm start began with; earlier cards do not have it."""
 _SMALLER = "give a smaller warmup_batch_size, or teach fewer warmup_layers"
 """What to do where memory is used up."""
 
@@ -147,7 +152,10 @@ def _card(env_id: str, recipe: LanguageRecipe, seed: int) -> dict[str, Any]:
 
 
 def _found(path: Path) -> dict[str, Any]:
+    """Return a card as `_card` has it."""
     try:
-        return dict(json.loads(path.read_text("utf-8")))
+        card = dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
+    card.pop(_HASH, None)
+    return card

@@ -172,7 +172,7 @@ def build(run: Run, device: str = "auto") -> PPO:
         UserError: PPO cannot play the environment, the policy has no such arguments, or memory is
             used up.
     """
-    r, parts = run.recipe, _parts(run)
+    r, parts = run.recipe, _parts(run, device)
     envs = parts.envs
     try:
         with memory_permitting(_SMALLER):
@@ -212,9 +212,9 @@ class _Parts(NamedTuple):
     algorithm: type[PPO] = PPO
 
 
-def _parts(run: Run) -> _Parts:
+def _parts(run: Run, device: str) -> _Parts:
     if isinstance(run.recipe, LanguageRecipe):
-        return _language_parts(run, run.recipe)
+        return _language_parts(run, run.recipe, device)
     envs = _environments(run)
     reads = isinstance(envs.observation_space, gymnasium.spaces.Dict)
     options = {
@@ -224,8 +224,8 @@ def _parts(run: Run) -> _Parts:
     return _Parts(envs, ChoicePolicy if reads else "MlpPolicy", options)
 
 
-def _language_parts(run: Run, recipe: LanguageRecipe) -> _Parts:
-    model = warm_up(run.env_id, recipe, run.seed, run.folder / _BASE)
+def _language_parts(run: Run, recipe: LanguageRecipe, device: str) -> _Parts:
+    model = warm_up(run.env_id, recipe, run.seed, run.folder / _BASE, device=device)
     chooses = isinstance(recipe, ChoicesRecipe)
     envs = _vector(run, "choices") if chooses else dialogues(run.env_id, recipe, model)
     options: dict[str, Any] = {"policy_kwargs": policy_options(run.env_id, recipe, model)}

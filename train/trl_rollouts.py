@@ -1,5 +1,13 @@
 """Palaestra's dialogues for TRL's GRPOTrainer, for those who scale out with accelerate and vLLM.
 
+    recipe = load_recipe("palaestra/Calculator-v0", None, {"grammar": None}, "language-ppo")
+    trainer = make_trainer("palaestra/Calculator-v0", recipe, Path("runs/trl"), use_vllm=True)
+    trainer.train()
+    trainer.save_model("runs/trl/model")
+
+`make_trainer` reads the recipes that `palaestra train` reads. Who has a trainer of their own gives
+it `Rollouts`:
+
     rollouts = Rollouts("palaestra/Calculator-v0", shots=3)
     GRPOTrainer(model, reward_funcs=episode_return, train_dataset=rollouts.tasks(512),
                 rollout_func=rollouts, args=GRPOConfig(max_completion_length=48, ...))
@@ -10,16 +18,131 @@ become one row of tokens each, and what the environments said in it is masked. T
 `palaestra[trl]`.
 """
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ..envs import views
 from ..envs.vector import make_vec
 from ..errors import UserError
+from ..policies import is_gguf
+from ..policies.adapting import adapt, adapter_config
+from ..policies.causal_lm import load_model
 from ..policies.chat import Chat
 from ..policies.crossing import Message, behind
-from .language_training import prefix
+from .evaluation import examples
+from .language_training import prefix, warm_up
+from .recipe import ChoicesRecipe, LanguageRecipe
+
+_PLAYED = 16
+"""Tasks by which it is told how many steps a dialogue takes."""
+
+
+def make_trainer(
+    env_id: str, recipe: LanguageRecipe, folder: Path, seed: int = 0, **arguments: Any
+) -> Any:
+    """Return a `GRPOTrainer` that does what a recipe says.
+
+    Args:
+        env_id: The environment.
+        recipe: Says what is trained, and how.
+        folder: Of the run; a warm start is kept in it as `base`.
+        seed: Of the warm start, the tasks and the trainer.
+        arguments: For `GRPOConfig`, over what the recipe says, such as `use_vllm` or `bf16`.
+
+    Raises:
+        UserError: TRL is missing, or the recipe says what its trainer cannot do.
+    """
+    try:
+        from trl.trainer.grpo_trainer import GRPOTrainer
+    except ImportError:
+        raise UserError("TRL is missing: pip install 'palaestra[trl]'") from None
+    _check(recipe)
+    config = grpo_config(env_id, recipe, folder, seed, **arguments)
+    name = warm_up(env_id, recipe, seed, folder / "base")
+    chat, model = Chat(name), load_model(name)
+    lora: dict[str, Any] = {}
+    if recipe.lora_rank is None:
+        adapt(model, recipe.last_layers)
+    else:
+        lora["peft_config"] = adapter_config(model, recipe.last_layers, recipe.lora_rank)
+    rollouts = Rollouts(env_id, shots=recipe.shots, seed=seed)
+    generations = math.ceil(
+        config.max_steps / (config.steps_per_generation * config.num_iterations)
+    )
+    tasks = rollouts.tasks(generations * config.generation_batch_size // config.num_generations)
+    return GRPOTrainer(
+        model, reward_funcs=episode_return, args=config, train_dataset=tasks,
+        processing_class=chat.tokenizer, rollout_func=rollouts, **lora,
+    )  # fmt: skip
+
+
+def grpo_config(
+    env_id: str, recipe: LanguageRecipe, folder: Path, seed: int = 0, **arguments: Any
+) -> Any:
+    """Return a recipe in TRL's words.
+
+    A recipe counts messages, TRL dialogues: they are taken for as long as the oracle's are.
+
+    Args:
+        env_id: The environment.
+        recipe: The recipe.
+        folder: Of the run.
+        seed: Of the trainer.
+        arguments: For `GRPOConfig`, over what the recipe says.
+    """
+    from trl.trainer.grpo_config import GRPOConfig
+
+    rollout = recipe.n_envs * recipe.n_steps
+    minibatches = max(1, rollout // recipe.batch_size)
+    # A rollout holds whole groups.
+    unit = recipe.group_size // math.gcd(recipe.group_size, minibatches)
+    played = examples(env_id, _PLAYED)
+    turns = fmean(sum(m["role"] == "assistant" for m in dialogue) for dialogue in played)
+    # TRL takes the mean over all of a group; the mean over the others is so much further off.
+    alone = recipe.group_size / (recipe.group_size - 1) if recipe.group_size > 1 else 1.0
+    grouped = recipe.baseline == "group"
+    said: dict[str, Any] = {
+        "output_dir": str(folder),
+        "seed": seed,
+        "num_generations": recipe.group_size,
+        "per_device_train_batch_size": unit * max(1, round(recipe.batch_size / turns / unit)),
+        "steps_per_generation": minibatches,
+        "num_iterations": recipe.n_epochs,
+        "max_steps": math.ceil(recipe.total_steps / rollout) * minibatches * recipe.n_epochs,
+        "max_completion_length": recipe.max_new_tokens,
+        "temperature": recipe.temperature,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": recipe.learning_rate_schedule,
+        "adam_epsilon": 1e-5,  # SB3's
+        "max_grad_norm": recipe.max_grad_norm,
+        "epsilon": recipe.clip_range,
+        "beta": recipe.kl_coef,
+        "entropy_coef": recipe.ent_coef,
+        "scale_rewards": "group" if grouped else "none",
+        "reward_weights": [1.0 if grouped else alone],
+        "use_vllm": recipe.sampling_engine == "vllm",
+        "bf16": False,
+        "logging_steps": 1,
+        "report_to": "tensorboard",
+    }
+    return GRPOConfig(**said | arguments)
+
+
+def _check(recipe: LanguageRecipe) -> None:
+    """Raise where TRL's trainer cannot do what a recipe says."""
+    if isinstance(recipe, ChoicesRecipe):
+        raise UserError("TRL trains who writes messages: give a recipe of language-ppo")
+    for name in ("grammar", "target_kl", "policy_kwargs", "sampling_dtype"):
+        if (value := getattr(recipe, name)) is not None:
+            raise UserError(f"recipe: {name}={value!r} means nothing to TRL: set it to null")
+    if recipe.clip_range_schedule != "constant":
+        raise UserError("recipe: TRL clips at a constant: set clip_range_schedule to constant")
+    if recipe.kl_coef and recipe.warmup == "none" and is_gguf(Path(recipe.model).expanduser()):
+        raise UserError(f"TRL cannot load {recipe.model!r} again, to compare with it: "
+                        "set kl_coef to 0, or give another model than a GGUF file")  # fmt: skip
 
 
 class Rollouts:
@@ -114,7 +237,7 @@ class Rollouts:
 
 def episode_return(
     completions: Sequence[Any], episode_return: Sequence[float], **kwargs: Any
-) -> list[float]:
+) -> list[float | None]:
     """Return what each episode earned: a reward function for the trainer."""
     return list(episode_return)
 

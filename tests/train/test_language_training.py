@@ -22,6 +22,7 @@ from palaestra.policies.language import LanguagePolicy
 from palaestra.train import language_training
 from palaestra.train.buffers import DictRolloutBuffer
 from palaestra.train.checkpoint import latest_checkpoint
+from palaestra.train.cli import main
 from palaestra.train.demonstrations import demonstrations
 from palaestra.train.evaluation import Evaluation, seat
 from palaestra.train.language_training import policy_options, prefix, warm_up
@@ -319,11 +320,30 @@ def test_a_warm_start_shows_what_the_recipe_says(
     card = tmp_path / "right" / "warmup.json"
     saved = json.loads(card.read_text())
     assert saved.pop("warmup_mistakes") == 0
+    # Nor did its card say what it began with, which nothing was taught here.
+    assert saved.pop("model_hash") == CausalLM(str(card.parent)).fingerprint
     card.write_text(json.dumps(saved))
     assert warm_up(ENV, recipe(warmup="oracle"), 0, tmp_path / "right") == str(card.parent)
     with pytest.raises(UserError, match="another warm start"):
         warm_up(ENV, errs, 0, tmp_path / "right")
     assert len(shown) == 2
+
+
+def test_a_warm_start_is_made_on_the_device_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Reached(Exception):
+        pass
+
+    def load(name: str, device: str) -> CausalLM:
+        raise Reached(device)
+
+    monkeypatch.setattr(language_training, "CausalLM", load)
+    with pytest.raises(Reached, match="cuda:7"):
+        train(Run(ENV, recipe(), 0, tmp_path / "run"), device="cuda:7")
+    said = ["warmup", "--env", ENV, "--recipe", "tiny", "--out", str(tmp_path / "base")]
+    with pytest.raises(Reached, match="cpu"):
+        main([*said, "--device", "cpu"])
 
 
 def test_a_warm_start_teaches_the_form(tmp_path: Path) -> None:

@@ -3,13 +3,20 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from palaestra.envs.tools import Tool
 from palaestra.errors import UserError
 from palaestra.policies.causal_lm import CausalLM
+from palaestra.train.grpo import compare
 from palaestra.train.language_training import warm_up
 from palaestra.train.recipe import load_recipe
-from palaestra.train.trl_rollouts import Rollouts, episode_return
+from palaestra.train.trl_rollouts import (
+    Rollouts,
+    episode_return,
+    grpo_config,
+    make_trainer,
+)
 
 ENV = "palaestra/Calculator-v0"
 
@@ -98,29 +105,91 @@ def test_a_prompt_of_somebody_elses_is_refused(base: Path) -> None:
         Rollouts(ENV)(["What is 2 plus 3?"], Scripted(CausalLM(str(base)), []))
 
 
-def test_trl_trains_on_dialogues(base: Path, tmp_path: Path) -> None:
-    trl = pytest.importorskip("trl", reason="the extra palaestra[trl]")
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def recipe_of(base: Path, **changes: Any) -> Any:
+    """Return the tiny recipe, beginning with what is warmed up already."""
+    begun = {"model": str(base), "warmup": "none", "n_envs": 16, "n_steps": 2, "batch_size": 16}
+    return load_recipe(ENV, Path("tiny"), begun | changes, "language-ppo")
 
-    rollouts = Rollouts(ENV)
-    model: Any = AutoModelForCausalLM.from_pretrained(base)
-    before = [p.detach().clone() for p in model.parameters()]
-    arguments = trl.GRPOConfig(
-        output_dir=str(tmp_path), max_steps=3, per_device_train_batch_size=16, num_generations=8,
-        max_completion_length=24, learning_rate=1e-3, use_cpu=True, report_to=[], beta=0.1,
-        logging_steps=1, save_strategy="no", disable_tqdm=True,
-    )  # fmt: skip
-    trainer = trl.GRPOTrainer(
-        model, reward_funcs=episode_return, args=arguments, train_dataset=rollouts.tasks(64),
-        processing_class=AutoTokenizer.from_pretrained(base), rollout_func=rollouts,
-    )  # fmt: skip
+
+def test_trl_trains_by_a_recipe(base: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="the extra palaestra[trl]")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    # Three rollouts of 16 dialogues, each looked at twice.
+    recipe = recipe_of(base, total_steps=96, batch_size=32, n_epochs=2, learning_rate=1e-3)
+    trainer = make_trainer(ENV, recipe, tmp_path, use_cpu=True, save_strategy="no")
     trainer.train()
-    rollouts.close()
+    trainer.save_model(tmp_path / "model")
     logged = [entry for entry in trainer.state.log_history if "reward" in entry]
-    assert len(logged) == 3
+    assert (len(logged), trainer.state.global_step) == (3, 6)
     # What is not learned from does not count: a message of this model has 24 tokens at most.
     assert all(0 < entry["completions/max_length"] <= 24 * 4 for entry in logged)
     assert any(entry["reward_std"] > 0 for entry in logged)
-    changed = [not torch.equal(a, b.cpu()) for a, b in zip(before, model.parameters(), strict=True)]
+    assert all("kl" in entry for entry in logged)
+    assert list(tmp_path.rglob("events.out.tfevents.*"))
+    before = AutoModelForCausalLM.from_pretrained(base)
+    after = CausalLM(str(tmp_path / "model"))  # what agents load
+    learned = dict(AutoModelForCausalLM.from_pretrained(tmp_path / "model").named_parameters())
+    changed = [not torch.equal(weight, learned[name]) for name, weight in before.named_parameters()]
     assert all(changed)
+    assert after.chat.fingerprint == CausalLM(str(base)).chat.fingerprint
+    trainer.rollout_func.close()
+
+
+def test_trl_trains_what_a_recipe_names(base: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="the extra palaestra[trl]")
+    pytest.importorskip("peft", reason="the extra palaestra[lora]")
+    last = make_trainer(ENV, recipe_of(base, last_layers=1), tmp_path / "last", use_cpu=True)
+    trained = {n for n, p in last.model.named_parameters() if p.requires_grad}
+    highest = last.model.config.num_hidden_layers - 1
+    assert trained
+    assert all(f"layers.{highest}." in name or name.endswith("norm.weight") for name in trained)
+    recipe = recipe_of(base, lora_rank=2, last_layers=1)
+    lora = make_trainer(ENV, recipe, tmp_path / "lora", use_cpu=True)
+    trained = {n for n, p in lora.model.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(f"layers.{highest}." in name and ".lora_" in name for name in trained)
+    lora.model = lora.model.merge_and_unload()
+    lora.save_model(tmp_path / "merged")  # nothing was learned yet
+    assert CausalLM(str(tmp_path / "merged")).fingerprint == CausalLM(str(base)).fingerprint
+
+
+def test_a_recipe_in_the_words_of_trl(base: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="the extra palaestra[trl]")
+    # The oracle of Calculator writes two messages, so 64 of them are 32 dialogues.
+    recipe = recipe_of(
+        base, n_envs=32, n_steps=4, batch_size=64, n_epochs=3, total_steps=256, kl_coef=0.25,
+        group_size=4, baseline="leave-one-out", temperature=0.7, clip_range=0.3,
+    )  # fmt: skip
+    config = grpo_config(ENV, recipe, tmp_path, 5, use_cpu=True, max_grad_norm=9.0)
+    said = {
+        "per_device_train_batch_size": 32, "steps_per_generation": 2, "num_iterations": 3,
+        "max_steps": 12, "num_generations": 4, "beta": 0.25, "epsilon": 0.3, "temperature": 0.7,
+        "max_completion_length": 24, "learning_rate": recipe.learning_rate, "seed": 5,
+        "scale_rewards": "none", "max_grad_norm": 9.0,
+    }  # fmt: skip
+    assert {name: getattr(config, name) for name in said} == said
+    # TRL takes a mean of all from each: times this, it is the mean of the others.
+    returns = np.array([1.0, 0.0, 0.0, 0.5], np.float32)
+    ours = compare(returns, "leave-one-out")
+    assert ours == pytest.approx((returns - returns.mean()) * config.reward_weights[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"grammar": "calls"}, "grammar='calls'"),
+        ({"target_kl": 0.1}, "target_kl=0.1"),
+        ({"clip_range_schedule": "linear"}, "clip_range_schedule"),
+    ],
+)
+def test_what_trl_cannot_do_is_refused(
+    base: Path, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    pytest.importorskip("trl", reason="the extra palaestra[trl]")
+    with pytest.raises(UserError, match=told):
+        make_trainer(ENV, recipe_of(base, **changes), tmp_path)
+    chooses: Any = load_recipe(ENV, None, {}, "language-choices")
+    with pytest.raises(UserError, match="language-ppo"):
+        make_trainer(ENV, chooses, tmp_path)
