@@ -18,6 +18,7 @@ from palaestra.policies.chat import Chat
 from palaestra.policies.language import LanguagePolicy
 from palaestra.policies.loading import without_denormals
 from palaestra.policies.token_choice import Writer
+from palaestra.train.ppo import PPO as OurPPO
 from palaestra.train.token_vec_env import TokenVecEnv
 from stable_baselines3 import PPO
 from stable_baselines3.common.distributions import CategoricalDistribution
@@ -324,6 +325,33 @@ def test_unchanged_ppo_trains_saves_and_loads_it(
     )
     for name, tensor in again.policy.state_dict().items():
         assert torch.equal(tensor, after[name]), name
+
+
+@pytest.mark.parametrize("options", [OPTIONS[1], OPTIONS[4]], ids=str)
+def test_unchanged_ppo_learns_what_ours_learns(
+    tiny_chat_folder: Path, options: dict[str, Any]
+) -> None:
+    start = [
+        p.detach() for p in policy(tiny_chat_folder, **options).parameters() if p.requires_grad
+    ]
+    learned = []
+    for algorithm in (PPO, OurPPO):
+        model = algorithm(
+            # The whole rollout as a minibatch, for each shuffles in its own way, and no Adam, whose
+            # first step is a sign.
+            LanguagePolicy, vector(tiny_chat_folder), n_steps=4, batch_size=16, n_epochs=3,
+            learning_rate=0.1, ent_coef=0.01, device="cpu", seed=0,
+            policy_kwargs={
+                "model": str(tiny_chat_folder), "optimizer_class": torch.optim.SGD,
+                "optimizer_kwargs": {}, **options,
+            },
+        )  # fmt: skip
+        torch.manual_seed(5)  # of the messages
+        model.learn(32)
+        learned.append([p.detach() for p in model.policy.parameters() if p.requires_grad])
+    for stock, ours, first in zip(*learned, start, strict=True):
+        torch.testing.assert_close(ours - first, stock - first, atol=2e-6, rtol=1e-3)
+    assert not torch.allclose(learned[1][-1], start[-1], atol=1e-5)
 
 
 def test_only_what_was_trained_is_saved(tiny_chat_folder: Path) -> None:
