@@ -34,7 +34,7 @@ def make_tiny(
     seed: int,
     width: int = 64,
     layers: int = 3,
-    vocabulary: int = 384,
+    vocabulary: int = 512,
 ) -> None:
     """Write an untrained model and its tokenizer into a folder, as transformers has them.
 

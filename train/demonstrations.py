@@ -1,6 +1,7 @@
 """Dialogues to learn from before there is a reward to learn from."""
 
 from collections.abc import Iterator
+from string import ascii_letters
 from typing import Any, Literal
 
 import gymnasium
@@ -9,10 +10,11 @@ import numpy as np
 from ..agents.agent import Dialogue
 from ..envs import views
 
-Kind = Literal["blind", "oracle"]
+Kind = Literal["blind", "oracle", "garbled"]
 """`oracle` shows how each task is solved. `blind` shows the form alone: what is asked of the tools
 is drawn from the choices, and what they reply is reported, so that which of them a question
-means can only come from reward."""
+means can only come from reward. `garbled` are such messages with a slip in each, to hear what is
+then said."""
 
 
 def demonstrations(
@@ -52,6 +54,7 @@ def _dialogue(
             message = _any(info, rng)
         else:
             message = info["solution"] if kind == "oracle" else _blind(info, rng)
+            message = _garbled(message, rng) if kind == "garbled" else message
         _, _, terminated, truncated, info = env.step(message)
         over = terminated or truncated
     messages: Dialogue = info["messages"]
@@ -67,6 +70,14 @@ def _blind(info: dict[str, Any], rng: np.random.Generator) -> str:
     if newest["role"] == "tool" and report in choices:
         return report
     return _any(info, rng)
+
+
+def _garbled(message: str, rng: np.random.Generator) -> str:
+    """Leave a character out, or put a letter where none belongs."""
+    place = int(rng.integers(len(message)))
+    if rng.random() < 0.5:
+        return message[:place] + message[place + 1 :]
+    return message[:place] + str(rng.choice(list(ascii_letters))) + message[place:]
 
 
 def _any(info: dict[str, Any], rng: np.random.Generator) -> str:

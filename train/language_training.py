@@ -28,6 +28,9 @@ from .token_vec_env import TokenVecEnv
 
 _TOKENIZED = 2_000
 """Dialogues from which a tiny model's tokenizer learns its pieces."""
+_GARBLED = 200
+"""Dialogues from which it learns those of what is said of mistakes: no warm start shows them, and
+letter by letter they would be what rollouts read most of."""
 
 
 def dialogues(env_id: str, recipe: LanguageRecipe, model: str) -> TokenVecEnv:
@@ -108,7 +111,8 @@ def warm_up(
             demonstrations(env_id, kind, recipe.warmup_dialogues, seed, recipe.warmup_mistakes)
         )
         if recipe.model == "tiny":
-            make_tiny(draft, shown[:_TOKENIZED], seed)
+            slips = demonstrations(env_id, "garbled", _GARBLED, seed)
+            make_tiny(draft, [*shown[:_TOKENIZED], *slips], seed)
         lm = CausalLM(str(draft) if recipe.model == "tiny" else recipe.model, device)
         begun = {_HASH: lm.fingerprint}
         with without_denormals(), memory_permitting(_SMALLER):

@@ -43,6 +43,17 @@ def test_who_errs_says_anything_in_a_share_of_the_messages() -> None:
     assert list(demonstrations(CALCULATOR, "oracle", 20, 1, mistakes=0.0)) == without
 
 
+def test_garbled_dialogues_hold_a_slip_in_every_message() -> None:
+    choices = re.compile(r"<(calculator|answer)>[-+*/0-9. ]+</\1>")
+    heard = set()
+    for dialogue in demonstrations(CALCULATOR, "garbled", 100, 0):
+        said = [m["content"] for m in dialogue if m["role"] == "assistant"]
+        heard |= {m["content"].split(" ")[0] for m in dialogue[2:] if m["role"] != "assistant"}
+        # Slips within a number leave what is well formed.
+        assert sum(bool(choices.fullmatch(text)) for text in said) < len(said)
+    assert {"Not", "error:"} <= heard
+
+
 def test_blind_dialogues_report_what_the_tool_said() -> None:
     for dialogue in demonstrations("palaestra/Capitals-v0", "blind", 30, 0):
         *_, result, report = dialogue

@@ -271,6 +271,17 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
         seat(ENV, "test", str(run.folder), {}, "cpu")
 
 
+def test_a_tiny_model_reads_of_mistakes_in_words(tmp_path: Path) -> None:
+    chat = CausalLM(warm_up(ENV, recipe(), 0, tmp_path / "base")).chat
+    with views.make(ENV, "text") as env:
+        env.reset(seed=0)
+        _, _, _, _, info = env.step("<calculator>1 + ")
+    told = info["messages"][-1]["content"]
+    assert told.startswith("Not understood")
+    # A token a word, but for marks; letter by letter it is 200.
+    assert len(chat.tokenize(told)) < 1.6 * len(told.split())
+
+
 def test_a_warm_start_is_made_once_and_by_its_seed(tmp_path: Path) -> None:
     made = recipe()
     assert isinstance(made, LanguageRecipe)
