@@ -82,7 +82,7 @@ def imitate(
 
 
 class _Disguise:
-    """Puts tokens that mean nothing in the place of a dialogue's digits, of equal ones the same.
+    """Puts tokens that no dialogue holds in the place of digits, of equal ones the same.
 
     A model learns by heart which digit follows which, and that does not help with numbers that it
     was never shown: a tiny one that saw 2 only at the beginning of longer numbers takes

@@ -1,7 +1,7 @@
 """Palaestra's dialogues for TRL's GRPOTrainer, for those who scale out with accelerate and vLLM.
 
     recipe = load_recipe("palaestra/Calculator-v0", None, {"grammar": None}, "language-ppo")
-    trainer = make_trainer("palaestra/Calculator-v0", recipe, Path("runs/trl"), use_vllm=True)
+    trainer = make_trainer("palaestra/Calculator-v0", recipe, Path("runs/trl"))
     trainer.train()
     trainer.save_model("runs/trl/model")
 
@@ -32,22 +32,24 @@ from ..policies.adapting import adapt, adapter_config
 from ..policies.causal_lm import load_model
 from ..policies.chat import Chat
 from ..policies.crossing import Message, behind
-from .evaluation import examples
 from .language_training import prefix, warm_up
-from .recipe import ChoicesRecipe, LanguageRecipe
+from .recipe import ChoicesRecipe, LanguageRecipe, Recipe
 
 _PLAYED = 16
 """Tasks by which it is told how many steps a dialogue takes."""
+_FIRST_TASK = 100_000_000
+"""Far from the seeds that anybody is evaluated on."""
+_MISSING = "TRL is missing: pip install 'palaestra[trl]'"
 
 
-def make_trainer(
-    env_id: str, recipe: LanguageRecipe, folder: Path, seed: int = 0, **arguments: Any
-) -> Any:
-    """Return a `GRPOTrainer` that does what a recipe says.
+def make_trainer(env_id: str, recipe: Recipe, folder: Path, seed: int = 0, **arguments: Any) -> Any:
+    """Return a `GRPOTrainer` that learns by a recipe.
+
+    Evaluations and checkpoints are TRL's own.
 
     Args:
         env_id: The environment.
-        recipe: Says what is trained, and how.
+        recipe: A `LanguageRecipe`: says what is trained, and how.
         folder: Of the run; a warm start is kept in it as `base`.
         seed: Of the warm start, the tasks and the trainer.
         arguments: For `GRPOConfig`, over what the recipe says, such as `use_vllm` or `bf16`.
@@ -55,13 +57,14 @@ def make_trainer(
     Raises:
         UserError: TRL is missing, or the recipe says what its trainer cannot do.
     """
+    config = grpo_config(env_id, recipe, folder, seed, **arguments)
     try:
         from trl.trainer.grpo_trainer import GRPOTrainer
     except ImportError:
-        raise UserError("TRL is missing: pip install 'palaestra[trl]'") from None
-    _check(recipe)
-    config = grpo_config(env_id, recipe, folder, seed, **arguments)
-    name = warm_up(env_id, recipe, seed, folder / "base")
+        raise UserError(_MISSING) from None
+    assert isinstance(recipe, LanguageRecipe)
+    with config.main_process_first():
+        name = warm_up(env_id, recipe, seed, folder / "base", device=str(config.device))
     chat, model = Chat(name), load_model(name)
     lora: dict[str, Any] = {}
     if recipe.lora_rank is None:
@@ -69,9 +72,8 @@ def make_trainer(
     else:
         lora["peft_config"] = adapter_config(model, recipe.last_layers, recipe.lora_rank)
     rollouts = Rollouts(env_id, shots=recipe.shots, seed=seed)
-    generations = math.ceil(
-        config.max_steps / (config.steps_per_generation * config.num_iterations)
-    )
+    read = config.max_steps * config.gradient_accumulation_steps
+    generations = math.ceil(read / (config.steps_per_generation * config.num_iterations))
     tasks = rollouts.tasks(generations * config.generation_batch_size // config.num_generations)
     return GRPOTrainer(
         model, reward_funcs=episode_return, args=config, train_dataset=tasks,
@@ -79,37 +81,42 @@ def make_trainer(
     )  # fmt: skip
 
 
-def grpo_config(
-    env_id: str, recipe: LanguageRecipe, folder: Path, seed: int = 0, **arguments: Any
-) -> Any:
+def grpo_config(env_id: str, recipe: Recipe, folder: Path, seed: int = 0, **arguments: Any) -> Any:
     """Return a recipe in TRL's words.
 
-    A recipe counts messages, TRL dialogues: they are taken for as long as the oracle's are.
+    A recipe counts messages, TRL dialogues: they are taken for as long as the oracle's are. Its
+    standard deviation of a group is that of a sample, which leaves advantages a little smaller.
 
     Args:
         env_id: The environment.
-        recipe: The recipe.
+        recipe: A `LanguageRecipe`.
         folder: Of the run.
         seed: Of the trainer.
         arguments: For `GRPOConfig`, over what the recipe says.
-    """
-    from trl.trainer.grpo_config import GRPOConfig
 
+    Raises:
+        UserError: TRL is missing, or the recipe says what its trainer cannot do.
+    """
+    try:
+        from trl.trainer.grpo_config import GRPOConfig
+    except ImportError:
+        raise UserError(_MISSING) from None
+    if not isinstance(recipe, LanguageRecipe) or isinstance(recipe, ChoicesRecipe):
+        raise UserError("TRL trains who writes messages: give a recipe of language-ppo")
+    group = arguments.get("num_generations", recipe.group_size)
+    _check(recipe, group, arguments)
     rollout = recipe.n_envs * recipe.n_steps
-    minibatches = max(1, rollout // recipe.batch_size)
+    minibatches = math.ceil(rollout / recipe.batch_size)
     # A rollout holds whole groups.
-    unit = recipe.group_size // math.gcd(recipe.group_size, minibatches)
-    played = examples(env_id, _PLAYED)
-    turns = fmean(sum(m["role"] == "assistant" for m in dialogue) for dialogue in played)
+    unit = group // math.gcd(group, minibatches)
+    dialogues = rollout / _turns(env_id) / minibatches
     # TRL takes the mean over all of a group; the mean over the others is so much further off.
-    alone = recipe.group_size / (recipe.group_size - 1) if recipe.group_size > 1 else 1.0
-    grouped = recipe.baseline == "group"
+    grouped, alone = recipe.baseline == "group", group / (group - 1)
     said: dict[str, Any] = {
         "output_dir": str(folder),
         "seed": seed,
-        "num_generations": recipe.group_size,
-        "per_device_train_batch_size": unit * max(1, round(recipe.batch_size / turns / unit)),
-        "steps_per_generation": minibatches,
+        "num_generations": group,
+        "per_device_train_batch_size": unit * max(1, round(dialogues / unit)),
         "num_iterations": recipe.n_epochs,
         "max_steps": math.ceil(recipe.total_steps / rollout) * minibatches * recipe.n_epochs,
         "max_completion_length": recipe.max_new_tokens,
@@ -120,29 +127,49 @@ def grpo_config(
         "max_grad_norm": recipe.max_grad_norm,
         "epsilon": recipe.clip_range,
         "beta": recipe.kl_coef,
-        "entropy_coef": recipe.ent_coef,
         "scale_rewards": "group" if grouped else "none",
         "reward_weights": [1.0 if grouped else alone],
         "use_vllm": recipe.sampling_engine == "vllm",
+        "disable_dropout": True,
         "bf16": False,
         "logging_steps": 1,
         "report_to": "tensorboard",
     }
+    if "generation_batch_size" not in arguments:
+        said["steps_per_generation"] = minibatches
     return GRPOConfig(**said | arguments)
 
 
-def _check(recipe: LanguageRecipe) -> None:
-    """Raise where TRL's trainer cannot do what a recipe says."""
-    if isinstance(recipe, ChoicesRecipe):
-        raise UserError("TRL trains who writes messages: give a recipe of language-ppo")
+def _check(recipe: LanguageRecipe, group: int, arguments: dict[str, Any]) -> None:
+    """Raise where TRL's trainer cannot do what is said."""
     for name in ("grammar", "target_kl", "policy_kwargs", "sampling_dtype"):
         if (value := getattr(recipe, name)) is not None:
             raise UserError(f"recipe: {name}={value!r} means nothing to TRL: set it to null")
     if recipe.clip_range_schedule != "constant":
         raise UserError("recipe: TRL clips at a constant: set clip_range_schedule to constant")
-    if recipe.kl_coef and recipe.warmup == "none" and is_gguf(Path(recipe.model).expanduser()):
+    if recipe.ent_coef:
+        raise UserError("recipe: TRL weighs the entropy of a token and not of a message: set "
+                        "ent_coef to 0, and give entropy_coef to the trainer")  # fmt: skip
+    if group < 2:
+        raise UserError(f"recipe: group_size={group} compares with nobody: give 2 at least")
+    if arguments.get("max_steps", 1) < 1:
+        raise UserError(f"max_steps={arguments['max_steps']} must be at least 1")
+    again = arguments.get("beta", recipe.kl_coef) and recipe.lora_rank is None
+    if again and recipe.warmup == "none" and is_gguf(Path(recipe.model).expanduser()):
         raise UserError(f"TRL cannot load {recipe.model!r} again, to compare with it: "
                         "set kl_coef to 0, or give another model than a GGUF file")  # fmt: skip
+
+
+def _turns(env_id: str) -> float:
+    """Return how many messages the oracle needs for a task, in the mean."""
+    said = 0
+    with views.Revealed(views.make(env_id, "text", split=views.training_split(env_id))) as env:
+        for i in range(_PLAYED):
+            over, (_, info) = False, env.reset(seed=_FIRST_TASK + i)
+            while not over:
+                _, _, terminated, truncated, info = env.step(info["solution"])
+                over, said = terminated or truncated, said + 1
+    return said / _PLAYED
 
 
 class Rollouts:
@@ -172,7 +199,7 @@ class Rollouts:
             from datasets import Dataset
         except ImportError:
             raise UserError("TRL's datasets are missing: pip install 'palaestra[trl]'") from None
-        first = self._seed * 1_000_000
+        first = _FIRST_TASK + self._seed * 1_000_000
         return Dataset.from_dict({"prompt": [str(first + i) for i in range(count)]})
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_who_errs_says_anything_in_a_share_of_the_messages() -> None:
     assert list(demonstrations(CALCULATOR, "oracle", 20, 1, mistakes=0.0)) == without
 
 
-def test_garbled_dialogues_hold_a_slip_in_every_message() -> None:
+def test_garbled_dialogues_hold_slips_of_all_kinds() -> None:
     choices = re.compile(r"<(calculator|answer)>[-+*/0-9. ]+</\1>")
     heard = set()
     for dialogue in demonstrations(CALCULATOR, "garbled", 100, 0):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from palaestra.envs.tools import Tool
 from palaestra.errors import UserError
 from palaestra.policies.causal_lm import CausalLM
@@ -113,7 +114,6 @@ def recipe_of(base: Path, **changes: Any) -> Any:
 
 def test_trl_trains_by_a_recipe(base: Path, tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="the extra palaestra[trl]")
-    import torch
     from transformers import AutoModelForCausalLM
 
     # Three rollouts of 16 dialogues, each looked at twice.
@@ -150,9 +150,17 @@ def test_trl_trains_what_a_recipe_names(base: Path, tmp_path: Path) -> None:
     trained = {n for n, p in lora.model.named_parameters() if p.requires_grad}
     assert trained
     assert all(f"layers.{highest}." in name and ".lora_" in name for name in trained)
+    for name, weight in lora.model.named_parameters():
+        if ".lora_B." in name:  # which are 0 before anything is learned
+            weight.data += 0.1
     lora.model = lora.model.merge_and_unload()
-    lora.save_model(tmp_path / "merged")  # nothing was learned yet
-    assert CausalLM(str(tmp_path / "merged")).fingerprint == CausalLM(str(base)).fingerprint
+    lora.save_model(tmp_path / "merged")
+    merged, start = CausalLM(str(tmp_path / "merged")).model, CausalLM(str(base)).model
+    weights = zip(merged.named_parameters(), start.parameters(), strict=True)
+    differ = {name for (name, weight), first in weights if not torch.equal(weight, first)}
+    assert differ == {
+        name for name in merged.state_dict() if f"layers.{highest}." in name and "proj" in name
+    }
 
 
 def test_a_recipe_in_the_words_of_trl(base: Path, tmp_path: Path) -> None:
@@ -182,6 +190,8 @@ def test_a_recipe_in_the_words_of_trl(base: Path, tmp_path: Path) -> None:
         ({"grammar": "calls"}, "grammar='calls'"),
         ({"target_kl": 0.1}, "target_kl=0.1"),
         ({"clip_range_schedule": "linear"}, "clip_range_schedule"),
+        ({"kl_coef": 0.0, "ent_coef": 0.01}, "entropy_coef"),
+        ({"group_size": 1}, "group_size=1"),
     ],
 )
 def test_what_trl_cannot_do_is_refused(
@@ -190,6 +200,30 @@ def test_what_trl_cannot_do_is_refused(
     pytest.importorskip("trl", reason="the extra palaestra[trl]")
     with pytest.raises(UserError, match=told):
         make_trainer(ENV, recipe_of(base, **changes), tmp_path)
-    chooses: Any = load_recipe(ENV, None, {}, "language-choices")
-    with pytest.raises(UserError, match="language-ppo"):
-        make_trainer(ENV, chooses, tmp_path)
+
+
+def test_trl_trains_who_writes(base: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="the extra palaestra[trl]")
+    for agent in ("language-choices", "ppo"):
+        with pytest.raises(UserError, match="language-ppo"):
+            make_trainer(ENV, load_recipe(ENV, None, {}, agent), tmp_path)
+    with pytest.raises(UserError, match="max_steps=-1"):
+        make_trainer(ENV, recipe_of(base), tmp_path, max_steps=-1)
+
+
+def test_a_rollout_of_trl_holds_whole_groups_and_as_many_messages(
+    base: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("trl", reason="the extra palaestra[trl]")
+    for sizes, asked, minibatches, dialogues in (
+        # The oracle of Calculator writes two messages a task.
+        ({"batch_size": 256}, {}, 1, 16),  # no more than the rollout
+        ({"batch_size": 20}, {}, 2, 8),
+        ({"group_size": 6}, {}, 2, 9),
+        ({}, {"num_generations": 4, "beta": 0.5}, 2, 8),
+    ):
+        config = grpo_config(ENV, recipe_of(base, **sizes), tmp_path, use_cpu=True, **asked)
+        assert config.steps_per_generation == minibatches
+        assert config.per_device_train_batch_size == dialogues
+        assert config.generation_batch_size % config.num_generations == 0
+        assert {name: getattr(config, name) for name in asked} == asked
