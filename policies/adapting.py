@@ -30,10 +30,10 @@ def adapt(
     Raises:
         UserError: there are not so many layers, a number is below 1, or peft is missing.
     """
+    config = None if lora_rank is None else adapter_config(model, last_layers, lora_rank)
     layers, first = _chosen(model, last_layers)
     model.requires_grad_(lora_rank is None and last_layers is None)
-    if lora_rank is not None:
-        config = adapter_config(model, last_layers, lora_rank)
+    if config is not None:
         from peft import inject_adapter_in_model
 
         inject_adapter_in_model(config, model)

@@ -1,4 +1,4 @@
-"""Palaestra's dialogues for TRL's GRPOTrainer, for those who scale out with accelerate and vLLM.
+"""Palaestra's dialogues for TRL's GRPOTrainer, for those who scale out.
 
     recipe = load_recipe("palaestra/Calculator-v0", None, {"grammar": None}, "language-ppo")
     trainer = make_trainer("palaestra/Calculator-v0", recipe, Path("runs/trl"))
@@ -12,8 +12,8 @@ it `Rollouts`:
     GRPOTrainer(model, reward_funcs=episode_return, train_dataset=rollouts.tasks(512),
                 rollout_func=rollouts, args=GRPOConfig(max_completion_length=48, ...))
 
-The trainer generates, with whatever engine it has, vLLM included (by the method of one turn that
-its own tools use, which TRL does not call public); here the environments are played, dialogues
+The trainer generates, with whatever engine it has (by the method of one turn that its own tools
+use, which TRL does not call public); here the environments are played, dialogues
 become one row of tokens each, and what the environments said in it is masked. TRL is an extra,
 `palaestra[trl]`.
 """
@@ -39,7 +39,6 @@ _PLAYED = 16
 """Tasks by which it is told how many steps a dialogue takes."""
 _FIRST_TASK = 100_000_000
 """Far from the seeds that anybody is evaluated on."""
-_MISSING = "TRL is missing: pip install 'palaestra[trl]'"
 
 
 def make_trainer(env_id: str, recipe: Recipe, folder: Path, seed: int = 0, **arguments: Any) -> Any:
@@ -58,10 +57,8 @@ def make_trainer(env_id: str, recipe: Recipe, folder: Path, seed: int = 0, **arg
         UserError: TRL is missing, or the recipe says what its trainer cannot do.
     """
     config = grpo_config(env_id, recipe, folder, seed, **arguments)
-    try:
-        from trl.trainer.grpo_trainer import GRPOTrainer
-    except ImportError:
-        raise UserError(_MISSING) from None
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
     assert isinstance(recipe, LanguageRecipe)
     with config.main_process_first():
         name = warm_up(env_id, recipe, seed, folder / "base", device=str(config.device))
@@ -100,7 +97,7 @@ def grpo_config(env_id: str, recipe: Recipe, folder: Path, seed: int = 0, **argu
     try:
         from trl.trainer.grpo_config import GRPOConfig
     except ImportError:
-        raise UserError(_MISSING) from None
+        raise UserError("TRL is missing: pip install 'palaestra[trl]'") from None
     if not isinstance(recipe, LanguageRecipe) or isinstance(recipe, ChoicesRecipe):
         raise UserError("TRL trains who writes messages: give a recipe of language-ppo")
     group = arguments.get("num_generations", recipe.group_size)
