@@ -326,8 +326,13 @@ def text_spaces() -> tuple[spaces.Text, spaces.Text]:
 class _Text(spaces.Text):
     """Texts whose copies share the tables of letters, which are large and never change.
 
-    A vector copies the spaces of its environments once for each of them.
+    A vector copies the spaces of its environments once for each of them, and a checkpoint writes
+    those of all environments down.
     """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        own = {name: value for name, value in vars(self).items() if name not in _TABLES}
+        return _with_tables, (), own
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copied = copy.copy(self)
@@ -335,5 +340,13 @@ class _Text(spaces.Text):
         return copied
 
 
+def _with_tables() -> _Text:
+    """Return a space that has its tables, and is to be told all else."""
+    text = _Text.__new__(_Text)
+    vars(text).update({name: getattr(_HEARD, name) for name in _TABLES})
+    return text
+
+
+_TABLES = ("_char_set", "_char_list", "_char_index", "_char_str")
 _HEARD = _Text(MAX_OBSERVATION_LENGTH, min_length=0, charset=CHARSET)
 _SAID = _Text(MAX_ACTION_LENGTH, min_length=0, charset=CHARSET)

@@ -61,7 +61,8 @@ def joined(
     Args:
         prompts: What stands before each action.
         actions: The actions.
-        groups: Numbers; neighbours of one number have the same prompt, and share rows.
+        groups: Numbers; neighbours of one number have the same prompt, and share rows. Without,
+            a row with which another begins, as the turns of a dialogue do, is read in that one.
     """
     rows: list[Row] = []
     places: list[Place] = []
@@ -76,6 +77,9 @@ def joined(
             some.append(i)
             length += len(actions[i])
         _join(rows, places, prompts[members[0]], [actions[k] for k in some])
+    if groups is None:
+        rows, holders = _longest(rows)
+        places = [place._replace(row=holders[place.row]) for place in places]
     return rows, places
 
 
@@ -91,9 +95,25 @@ def _join(rows: list[Row], places: list[Place], prompt: Ids, actions: Sequence[I
     rows.append(Row(ids, tuple(map(len, ends)) if len(ends) > 1 else ()))
 
 
+def _longest(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
+    """Return the rows with which no other begins, and in which of them each row is."""
+    kept: list[Row] = []
+    holders = [0] * len(rows)
+    # A row stands right before those that begin with it.
+    for i in sorted(range(len(rows)), key=lambda i: rows[i].ids, reverse=True):
+        ids = rows[i].ids
+        if not kept or kept[-1].ids[: len(ids)] != ids:
+            kept.append(rows[i])
+        holders[i] = len(kept) - 1
+    return kept, holders
+
+
 def firsts(places: Sequence[Place]) -> list[int]:
     """Return the first token of each row behind which something is asked, in their order."""
-    return list({place.row: place.before for place in places}.values())
+    found: dict[int, int] = {}
+    for place in places:
+        found[place.row] = min(place.before, found.get(place.row, place.before))
+    return [found[row] for row in sorted(found)]
 
 
 def apart(owners_BT: Tensor) -> Tensor:

@@ -85,11 +85,11 @@ class _Row:
         """The last token, which is read next."""
         return (self.tokens or self.tail)[-1]
 
-    def take(self, token: int, hidden_H: Tensor) -> None:
-        """Go on with a token, before which the last layer said something."""
+    def take(self, token: int, hidden_AH: Tensor, place: int) -> None:
+        """Go on with a token, before which the last layer said something in one of the places."""
         self.tokens.append(token)
         if self.hidden_H is None:
-            self.hidden_H = hidden_H.clone()  # and not all that was said with it
+            self.hidden_H = hidden_AH[place].clone()  # and not all that was said with it
 
     @property
     def continuation(self) -> Continuation:
@@ -155,8 +155,8 @@ class Decoder:
         active = list(range(count))
         while True:
             chosen = choose(self._logits(hidden_AH), active).tolist()
-            for n, token, hidden_H in zip(active, chosen, hidden_AH, strict=True):
-                rows[n].take(token, hidden_H)
+            for place, (n, token) in enumerate(zip(active, chosen, strict=True)):
+                rows[n].take(token, hidden_AH, place)
             ended = [
                 place
                 for place, n in enumerate(active)

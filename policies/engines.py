@@ -77,7 +77,8 @@ class Engine(ABC):
             prompts: Of each row.
             actions: Of each row.
             groups: Numbers of the rows; neighbours of one number have the same prompt, which may
-                be read once for all of them. None where each is to be read for itself.
+                be read once for all of them. Without, what is read once are rows that are the
+                beginnings of others: the earlier turns of a dialogue.
 
         Returns:
             Shape (B, N, H), N of the longest action; what is beyond an action means nothing.

@@ -56,18 +56,22 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def _lay_out(self, like_BKTD: Tensor) -> None:
         B, K, _, D = like_BKTD.shape
-        self._keys, self._values = like_BKTD.new_zeros(2, B, K, self._capacity, D)
+        self._lay(like_BKTD.new_zeros(2, B, K, self._capacity, D))
         for row, past in enumerate(self._pasts):
             if past is not None:
                 self.put(row, past)
         self._pasts, self.is_initialized = [], True
 
-    def take(self, row: int, real_T: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a row without its padding, shapes (K, S, D), in memory of its own."""
+    def _lay(self, both_2BKSD: Tensor) -> None:
+        self._both = both_2BKSD
+        self._keys, self._values = both_2BKSD
+
+    def take(self, row: int, real_S: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a row's tokens that stand there, shapes (K, S, D), in memory of their own."""
         if not self.is_initialized and (past := self._pasts[row]) is not None:
             return past
-        filled = slice(self._length)
-        return self._keys[row, :, filled][:, real_T], self._values[row, :, filled][:, real_T]
+        keys_KSD, values_KSD = self._both[:, row].index_select(2, real_S)
+        return keys_KSD, values_KSD
 
     def has_room(self, length: int, more: int) -> bool:
         """Tell whether a row of so many tokens can be put here, and each go on for as many more."""
@@ -82,7 +86,7 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
     def keep(self, places: Tensor) -> None:
         """Forget all rows but some."""
         if self.is_initialized:
-            self._keys, self._values = self._keys[places], self._values[places]
+            self._lay(self._both[:, places])
         else:
             self._pasts = [self._pasts[place] for place in places.tolist()]
 
@@ -112,7 +116,8 @@ class Rows(Cache):
 
     def take(self, place: int, ids: list[int]) -> Past:
         """Return what a row holds, which are these tokens."""
-        return Past(ids, [layer.take(place, self.real_BT[place]) for layer in self._own])
+        real_S = self.real_BT[place].nonzero()[:, 0]
+        return Past(ids, [layer.take(place, real_S) for layer in self._own])
 
     def has_room(self, length: int, more: int) -> bool:
         """Tell whether a row of so many tokens can be put here, and each go on for as many more."""

@@ -83,6 +83,10 @@ class LanguagePolicy(ActorCriticPolicy):
         continuous_batching: Whether in the rollouts of Palaestra's PPO and GRPO a dialogue goes
             on as soon as its message has ended, and waits for no longer one; for environments
             that answer at once (`palaestra.train.continuous`).
+        whole_dialogues: Whether the minibatches of Palaestra's PPO and GRPO are made of whole
+            dialogues, of which the earlier turns are read with the last, and not each by itself:
+            an update then takes the time of the dialogues and not that of their turns. Their
+            messages are learned from together, which is another order than stable-baselines3's.
         kwargs: For `ActorCriticPolicy`.
 
     Raises:
@@ -109,6 +113,7 @@ class LanguagePolicy(ActorCriticPolicy):
         sampling_dtype: str | None = None,
         sampling_engine: str | None = None,
         continuous_batching: bool = False,
+        whole_dialogues: bool = False,
         **kwargs: Any,
     ) -> None:
         if not (temperature > 0 and 0 <= critic_gradient <= 1 and critic_scale > 0):
@@ -138,9 +143,10 @@ class LanguagePolicy(ActorCriticPolicy):
             "sampling_dtype": sampling_dtype,
             "sampling_engine": sampling_engine,
             "continuous_batching": continuous_batching,
+            "whole_dialogues": whole_dialogues,
         }
         self.temperature, self.continuous_batching = temperature, continuous_batching
-        self.relative_entropy = relative_entropy
+        self.relative_entropy, self.whole_dialogues = relative_entropy, whole_dialogues
         kwargs["features_extractor_class"] = _NoFeatures
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 

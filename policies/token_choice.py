@@ -48,14 +48,14 @@ class Writer:
 
     def __init__(self, temperature: float, greedy: bool = False) -> None:
         self.temperature, self.greedy = temperature, greedy
-        self._log_probs: dict[int, list[Tensor]] = {}
+        self._log_probs: dict[int, list[float]] = {}
 
     def __call__(self, logits_AV: Tensor, rows: list[int]) -> Tensor:
         """Return tokens, shape (A,), for the rows of these numbers."""
         log_probs_AV = _normalized(_cooled(logits_AV, self.temperature))
         chosen_A = self.take(log_probs_AV, rows)
         taken_A = log_probs_AV.gather(1, chosen_A[:, None])[:, 0]
-        for row, log_prob in zip(rows, taken_A.unbind(), strict=True):
+        for row, log_prob in zip(rows, taken_A.tolist(), strict=True):
             self._log_probs.setdefault(row, []).append(log_prob)
         return chosen_A
 
@@ -70,7 +70,7 @@ class Writer:
     def log_probs(self, said: Sequence[Sequence[int]]) -> Tensor:
         """Return the log-probability of each row as a whole, shape (B,)."""
         taken = [self._log_probs[row][: len(tokens)] for row, tokens in enumerate(said)]
-        return torch.stack([torch.stack(row).sum() for row in taken])
+        return torch.stack([torch.tensor(row).sum() for row in taken])
 
 
 class Evaluated(NamedTuple):

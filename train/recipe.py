@@ -117,6 +117,9 @@ class LanguageRecipe(Recipe):
     continuous_batching: bool = False
     """Whether a dialogue goes on as soon as its message has ended, and waits for no longer one; for
     environments that answer at once."""
+    whole_dialogues: bool = False
+    """Whether minibatches are made of whole dialogues, whose earlier turns are then read with the
+    last."""
     critic_gradient: float = 0.0
     """Share of the critic's gradient that reaches the model."""
     critic_scale: float = 10.0
@@ -198,7 +201,7 @@ class ChoicesRecipe(LanguageRecipe):
 
 _OF_WRITERS = (
     "algorithm", "group_size", "baseline", "sampling_dtype", "sampling_engine",
-    "continuous_batching", "grammar",
+    "continuous_batching", "whole_dialogues", "grammar",
 )  # fmt: skip
 _ONE_OF = {
     "algorithm": ("ppo", "grpo"),

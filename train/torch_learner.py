@@ -97,7 +97,8 @@ class TorchLearner:
         return statistics, stopped
 
     def _minibatches(self, size: int) -> Iterator[torch.Tensor]:
-        order_M = order_of(self._buffer, len(self.transitions.returns_M))
+        whole = bool(getattr(self._policy, "whole_dialogues", False))
+        order_M = order_of(self._buffer, len(self.transitions.returns_M), whole)
         yield from torch.split(torch.as_tensor(order_M, device=self._policy.device), size)
 
     def _descend(

@@ -6,15 +6,17 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import cloudpickle
 import gymnasium
 import pytest
+from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 from palaestra import assets
 from palaestra.envs.calculator import Calculator
 from palaestra.envs.capitals import Capitals
 from palaestra.envs.speech import CHARSET, MAX_ACTION_LENGTH, _harmless_inside, harmless
-from palaestra.envs.text import Task, TextEnv
+from palaestra.envs.text import Task, TextEnv, text_spaces
 from palaestra.envs.tools import Tool, ToolError, ToolTimeout
 from palaestra.errors import UserError
 
@@ -497,3 +499,21 @@ def test_a_copied_space_draws_what_the_space_would_have_drawn() -> None:
     assert copied == space
     assert copied.sample() == space.sample()
     assert copied.contains("3 + 4")
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["heard", "said"])
+@pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps])
+def test_a_space_is_written_down_without_its_tables(dumps: Any, which: int) -> None:
+    space = text_spaces()[which]
+    space.seed(3)
+    space.sample()
+    raw = dumps(space)
+    assert len(raw) < 1_500
+    for other in (pickle.loads(raw), copy.deepcopy(space)):
+        assert other == space
+        assert vars(other).keys() == vars(space).keys()
+        assert other.sample() == copy.deepcopy(space).sample()
+        assert "\u00e9" in other
+        assert other.character_index("z") == space.character_index("z")
+    plain = spaces.Text(space.max_length, min_length=0, charset=CHARSET)
+    assert vars(plain).keys() == vars(pickle.loads(raw)).keys()

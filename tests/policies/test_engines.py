@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from palaestra.errors import UserError
 from palaestra.policies import branches
 from palaestra.policies.adapting import adapt
@@ -122,6 +124,57 @@ def test_gradients_are_those_of_one_pass_over_everything(
         else:
             assert mine.grad is None
     assert compared
+
+
+TURNS = [[5, 6], [5, 6, 4, 9, 2, 8], [8, 2, 41], [5, 6], [5, 6, 4, 9, 2, 8, 7, 1, 3], [5, 6]]
+REPLIES = [[4, 9], [7, 1, END], [30], [4, END], [2, 2], [4, 9]]
+
+
+@pytest.mark.parametrize(("config", "trained"), ENGINES)
+@pytest.mark.parametrize("prefix", [PREFIX, []], ids=["prefix", "none"])
+def test_turns_of_a_dialogue_are_read_as_if_each_stood_alone(
+    config: Any, trained: dict[str, int], prefix: list[int]
+) -> None:
+    model, ours = engine(config, trained)
+    plain = build(config)
+    adapt(plain, **trained)
+    assert len(branches.joined(TURNS, REPLIES)[0]) == 2
+    hidden_BNH = ours.evaluate(prefix, TURNS, REPLIES)
+    for i, (prompt, tokens) in enumerate(zip(TURNS, REPLIES, strict=True)):
+        found = head_of(model)(hidden_BNH[i, : len(tokens)])
+        expected = whole(plain, prefix, prompt, tokens)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        found.log_softmax(1)[:, 3].sum().backward(retain_graph=True)
+        expected.log_softmax(1)[:, 3].sum().backward()
+    for (name, mine), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
+        if mine.requires_grad:
+            torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-3, rtol=1e-3, msg=name)
+
+
+@given(
+    asked=st.lists(
+        st.tuples(
+            st.lists(st.integers(0, 1), min_size=1, max_size=5),
+            st.lists(st.integers(0, 1), min_size=1, max_size=3),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_no_row_is_the_beginning_of_another(asked: list[tuple[list[int], list[int]]]) -> None:
+    prompts, said = [list(part) for part in zip(*asked, strict=True)]
+    rows, places = branches.joined(prompts, said)
+    begun = [0] * len(rows)
+    for (prompt, tokens), place in zip(asked, places, strict=True):
+        read = (*prompt, *tokens[:-1])
+        assert rows[place.row].ids[: len(read)] == read
+        assert (place.before, place.start) == (len(prompt) - 1, len(prompt))
+        begun[place.row] += 1
+    assert all(begun)
+    for i, row in enumerate(rows):
+        assert all(other.ids[: len(row.ids)] != row.ids for other in rows[:i] + rows[i + 1 :])
+    firsts = branches.firsts(places)
+    assert firsts == [min(p.before for p in places if p.row == i) for i in range(len(rows))]
 
 
 @pytest.mark.parametrize(("config", "trained"), ENGINES[:2])
@@ -328,5 +381,5 @@ def test_each_question_has_rows_of_its_own_which_do_not_grow_long() -> None:
     rows, places = branches.joined([prompt] * 9, said, [0] * 6 + [1] * 3)
     assert [len(row.branches) for row in rows] == [4, 2, 3]
     assert [place.row for place in places] == [0, 0, 0, 0, 1, 1, 2, 2, 2]
-    rows, _ = branches.joined([prompt] * 9, said)
+    rows, _ = branches.joined([prompt] * 9, [[1] * 29 + [i, 1] for i in range(9)])
     assert [row.branches for row in rows] == [()] * 9

@@ -17,7 +17,9 @@ from palaestra.policies import language
 from palaestra.policies.chat import Chat
 from palaestra.policies.language import LanguagePolicy
 from palaestra.policies.loading import without_denormals
+from palaestra.policies.reading import UpperLayers
 from palaestra.policies.token_choice import Writer
+from palaestra.train.grpo import GRPO
 from palaestra.train.ppo import PPO as OurPPO
 from palaestra.train.token_vec_env import TokenVecEnv
 from stable_baselines3 import PPO
@@ -352,6 +354,38 @@ def test_unchanged_ppo_learns_what_ours_learns(
     for stock, ours, first in zip(*learned, start, strict=True):
         torch.testing.assert_close(ours - first, stock - first, atol=2e-6, rtol=1e-3)
     assert not torch.allclose(learned[1][-1], start[-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", [OurPPO, GRPO])
+def test_earlier_turns_of_whole_dialogues_are_read_with_the_last(
+    tiny_chat_folder: Path, algorithm: type[OurPPO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    run = UpperLayers.run
+
+    def count(self: UpperLayers, prefix: Any, rows: Any, *rest: Any) -> Any:
+        read.append(sum(len(row.ids) for row in rows))
+        return run(self, prefix, rows, *rest)
+
+    monkeypatch.setattr(UpperLayers, "run", count)
+    # Empty messages, which are the same tokens when the next turn shows them.
+    end = Chat(str(tiny_chat_folder)).end
+    monkeypatch.setattr(Writer, "take", lambda _, said_AV, rows: torch.full((len(rows),), end))
+    total, learned = {}, {}
+    for whole in (False, True):
+        model = algorithm(
+            LanguagePolicy, vector(tiny_chat_folder, group_size=2), n_steps=8, batch_size=8,
+            n_epochs=1, device="cpu", seed=0,
+            policy_kwargs={"model": str(tiny_chat_folder), "whole_dialogues": whole},
+            **({"group_size": 2} if algorithm is GRPO else {}),
+        )  # fmt: skip
+        _, callback = model._setup_learn(32)
+        model.collect_rollouts(model.env, callback, model.rollout_buffer, 8)
+        read.clear()
+        model.train()
+        total[whole], learned[whole] = sum(read), model.rollout_buffer
+    assert total[True] < 0.8 * total[False]
+    assert np.array_equal(learned[True].observations, learned[False].observations)
 
 
 def test_only_what_was_trained_is_saved(tiny_chat_folder: Path) -> None:

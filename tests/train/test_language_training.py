@@ -168,7 +168,7 @@ def test_who_chooses_finds_out_what_is_liked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"grammar": "calls"}, {"sampling_engine": "vllm"}, {"algorithm": "grpo"}, {"group_size": 4},
-     {"continuous_batching": True}, {"sampling_dtype": "bfloat16"}],
+     {"continuous_batching": True}, {"whole_dialogues": True}, {"sampling_dtype": "bfloat16"}],
     ids=str,
 )  # fmt: skip
 def test_what_only_writers_have_is_named(changes: dict[str, Any]) -> None:

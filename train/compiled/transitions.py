@@ -127,11 +127,30 @@ def inputs_of(observations_N: NDArray[Any], policy: ActorCriticPolicy) -> Floats
     return _floats(observations_N.reshape(len(observations_N), -1))
 
 
-def order_of(buffer: buffers.RolloutBuffer, count: int) -> NDArray[np.int64]:
-    """Draw the order of an epoch as the buffer itself draws it, from NumPy's global generator."""
+def order_of(
+    buffer: buffers.RolloutBuffer, count: int, whole_episodes: bool = False
+) -> NDArray[np.int64]:
+    """Draw the order of an epoch as the buffer itself draws it, from NumPy's global generator.
+
+    Args:
+        buffer: What the transitions were packed from.
+        count: How many are valid.
+        whole_episodes: Whether those of an episode then follow each other, one episode behind
+            the other in the drawn order of their first transitions.
+    """
     if isinstance(buffer, RolloutBuffer):
-        return shuffled(count, int(np.random.random() * 2**53)).astype(np.int64)  # noqa: NPY002
-    return np.random.permutation(count)  # noqa: NPY002
+        order_M = shuffled(count, int(np.random.random() * 2**53)).astype(np.int64)  # noqa: NPY002
+    else:
+        order_M = np.random.permutation(count)  # noqa: NPY002
+    if not whole_episodes:
+        return order_M
+    starts_T_N = buffer.episode_starts.astype(bool)
+    starts_T_N[0] = True
+    valid_T_N = getattr(buffer, "valid_T_N", np.ones_like(starts_T_N))
+    numbers_M = np.cumsum(starts_T_N.T.ravel())[valid_T_N.T.ravel()]
+    _, firsts_E, episodes_M = np.unique(numbers_M, return_index=True, return_inverse=True)
+    drawn_M = np.argsort(order_M)
+    return np.argsort(drawn_M[firsts_E][episodes_M], kind="stable")
 
 
 def _floats(array: NDArray[Any]) -> Floats:
