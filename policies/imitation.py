@@ -55,7 +55,7 @@ def imitate(
     """
     # Not the model's own, which reads all layers: what is below those that are taught is read once.
     engine = engine_of(lm.model, adapt(lm.model, last_layers))
-    rows = [_labelled(lm, dialogue) for dialogue in dialogues]
+    rows = _labelled(lm, dialogues)
     rng = np.random.default_rng(seed)
     disguise = _Disguise(lm.chat, rows) if symbols > 0 else None
     steps = epochs * math.ceil(len(rows) / batch_size)
@@ -139,17 +139,23 @@ def _height(progress: float) -> float:
     return min(progress * 20, 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0)))
 
 
-def _labelled(lm: CausalLM, dialogue: Sequence[Message]) -> _Row:
-    """Return a dialogue as tokens; of one that is longer than the model can read, the end."""
-    ids: list[int] = []
-    labels: list[int] = []
-    for place, message in enumerate(dialogue):
-        if message["role"] == "assistant":
-            prompt = lm.chat.tokenize(lm.chat.render(dialogue[:place]))
-            said = [*lm.chat.tokenize(message["content"]), lm.chat.end]
-            labels += [_IGNORED] * (len(prompt) - len(labels) - 1) + said
-            ids = [*prompt, *said]
-    return ids[-lm.context - 1 :], labels[-lm.context :]
+def _labelled(lm: CausalLM, dialogues: Sequence[Sequence[Message]]) -> list[_Row]:
+    """Return dialogues as tokens; of one that is longer than the model can read, the end."""
+    turns = [
+        (number, place)
+        for number, dialogue in enumerate(dialogues)
+        for place, message in enumerate(dialogue)
+        if message["role"] == "assistant"
+    ]
+    prompts = lm.chat.tokenize_all([lm.chat.render(dialogues[n][:place]) for n, place in turns])
+    said = lm.chat.tokenize_all([dialogues[n][place]["content"] for n, place in turns])
+    rows: list[_Row] = [([], []) for _ in dialogues]
+    for (number, _), prompt, tokens in zip(turns, prompts, said, strict=True):
+        _, labels = rows[number]
+        taught = [*tokens, lm.chat.end]
+        labels += [_IGNORED] * (len(prompt) - len(labels) - 1) + taught
+        rows[number] = [*prompt, *taught], labels
+    return [(ids[-lm.context - 1 :], labels[-lm.context :]) for ids, labels in rows]
 
 
 def _loss(lm: CausalLM, engine: Engine, rows: Sequence[_Row]) -> Tensor:

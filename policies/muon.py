@@ -1,6 +1,7 @@
 """Muon, an optimiser for matrices: steps whose directions all weigh about the same."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import overload
 
@@ -43,37 +44,46 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            alike = defaultdict(list)
             for matrix in group["params"]:
-                if matrix.grad is None:
-                    continue
-                state = self.state[matrix]
-                if not state:
-                    state["momentum"] = torch.zeros_like(matrix)
-                moved = state["momentum"].lerp_(matrix.grad, 1 - _MOMENTUM)
-                direction = orthogonalized(matrix.grad.lerp(moved, _MOMENTUM))
-                size = 0.2 * math.sqrt(max(matrix.shape)) * group["lr"]
-                matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_(direction.to(matrix.dtype), alpha=-size)
+                if matrix.grad is not None:
+                    alike[matrix.shape, matrix.dtype, matrix.device].append(matrix)
+            for matrices in alike.values():
+                # All of a shape at once: a product of small ones takes less than its call.
+                directions = orthogonalized(torch.stack([self._moved(m) for m in matrices]))
+                size = 0.2 * math.sqrt(max(matrices[0].shape)) * group["lr"]
+                for matrix, direction in zip(matrices, directions, strict=True):
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                    matrix.add_(direction.to(matrix.dtype), alpha=-size)
         return loss
 
+    def _moved(self, matrix: torch.Tensor) -> torch.Tensor:
+        """Take a matrix's gradient into its momentum, and return where that now points."""
+        assert matrix.grad is not None
+        state = self.state[matrix]
+        if not state:
+            state["momentum"] = torch.zeros_like(matrix)
+        moved = state["momentum"].lerp_(matrix.grad, 1 - _MOMENTUM)
+        return matrix.grad.lerp(moved, _MOMENTUM)
 
-def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
-    """Return a matrix whose singular values are all near 1, in float32.
+
+def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:
+    """Return matrices whose singular values are all near 1, in float32.
 
     The singular vectors remain. The values, divided by the matrix's norm, each go five times
     through the same odd polynomial, which drives those above 0.002 to between 0.68 and 1.21.
 
     Args:
-        matrix: Of any two sizes.
+        matrices: Shape (N, R, C).
     """
-    wide = matrix.float()
-    is_tall = matrix.shape[0] > matrix.shape[1]
+    wide = matrices.float()
+    is_tall = wide.shape[1] > wide.shape[2]
     if is_tall:
-        wide = wide.T
-    wide = wide / wide.norm().clamp(min=_LEAST_NORM)
+        wide = wide.mT
+    wide = wide / torch.linalg.matrix_norm(wide, keepdim=True).clamp(min=_LEAST_NORM)
     first, third, fifth = _QUINTIC
     for _ in range(_ITERATIONS):
-        squares = wide @ wide.T
-        factor = torch.addmm(squares, squares, squares, beta=third, alpha=fifth)
-        wide = torch.addmm(wide, factor, wide, beta=first)
-    return wide.T if is_tall else wide
+        squares = wide @ wide.mT
+        factor = torch.baddbmm(squares, squares, squares, beta=third, alpha=fifth)
+        wide = torch.baddbmm(wide, factor, wide, beta=first)
+    return wide.mT if is_tall else wide

@@ -19,7 +19,7 @@ from ..policies.chat import Chat
 from ..policies.crossing import Message
 from ..policies.grammar import named
 from ..policies.imitation import imitate
-from ..policies.loading import quietly, without_denormals
+from ..policies.loading import quietly, running
 from ..policies.tiny import make_tiny
 from .demonstrations import Kind, demonstrations
 from .evaluation import examples
@@ -116,7 +116,7 @@ def warm_up(
             make_tiny(draft, [*shown[:_TOKENIZED], *slips], seed)
         lm = CausalLM(str(draft) if recipe.model == "tiny" else recipe.model, device)
         begun = {_HASH: lm.fingerprint}
-        with without_denormals(), memory_permitting(_SMALLER):
+        with running(lm.model), memory_permitting(_SMALLER):
             imitate(
                 lm, shown, seed, recipe.warmup_epochs, recipe.warmup_batch_size,
                 recipe.warmup_learning_rate, recipe.warmup_layers, recipe.warmup_symbols, tell,

@@ -27,7 +27,7 @@ from ..envs.vector import make_vec
 from ..errors import UserError, memory_permitting
 from ..policies.choices import ChoicePolicy
 from ..policies.language import LanguagePolicy
-from ..policies.loading import without_denormals
+from ..policies.loading import running
 from .buffers import DictRolloutBuffer, RolloutBuffer
 from .checkpoint import latest_checkpoint, write_checkpoint
 from .dialogue_statistics import DialogueStatistics
@@ -117,8 +117,8 @@ def train(
                 # The policy for text was made for torch: nobody need be told.
                 known = "PPO runs the network in torch.*(Choice|Language)Policy"
                 warnings.filterwarnings("ignore", known)
-                reads = isinstance(run.recipe, LanguageRecipe)
-                with memory_permitting(_SMALLER), without_denormals() if reads else nullcontext():
+                reader = getattr(model.policy, "language_model", None)
+                with memory_permitting(_SMALLER), running(reader) if reader else nullcontext():
                     # Statistics last, so that the time of a rollout holds no evaluation.
                     model.learn(
                         max(run.recipe.total_steps - model.num_timesteps, 0),

@@ -22,7 +22,7 @@ def test_each_token_is_taught_where_it_stands(turns: int, tiny_chat_folder: Path
     lm = CausalLM(str(tiny_chat_folder))
     [system, *said] = DIALOGUES[0]
     dialogue = [system, *said * turns]
-    ids, labels = _labelled(lm, dialogue)
+    [(ids, labels)] = _labelled(lm, [dialogue])
     assert len(ids) == len(labels) + 1 <= lm.context + 1
     whole = lm.chat.tokenize(lm.chat.render(dialogue, prompt=False))
     assert ids == [*whole[:-1], ids[-1]][-len(ids) :]  # of what is too long, the end
@@ -51,7 +51,7 @@ def test_so_many_layers_are_taught(last_layers: int | None, tiny_chat_folder: Pa
 def test_the_loss_is_that_of_transformers(last_layers: int | None, tiny_chat_folder: Path) -> None:
     lm = CausalLM(str(tiny_chat_folder))
     engine = engine_of(lm.model, adapt(lm.model, last_layers))
-    rows = [_labelled(lm, dialogue) for dialogue in (DIALOGUES[0], DIALOGUES[1] * 2)]
+    rows = _labelled(lm, [DIALOGUES[0], DIALOGUES[1] * 2])
     plain = AutoModelForCausalLM.from_pretrained(tiny_chat_folder)
     told, count = 0.0, 0
     for ids, labels in rows:
@@ -65,7 +65,7 @@ def test_the_loss_is_that_of_transformers(last_layers: int | None, tiny_chat_fol
 
 def test_equal_digits_become_equal_tokens_that_no_dialogue_holds(tiny_chat_folder: Path) -> None:
     lm = CausalLM(str(tiny_chat_folder))
-    rows = [_labelled(lm, dialogue) for dialogue in DIALOGUES]
+    rows = _labelled(lm, DIALOGUES)
     held = {token for ids, _ in rows for token in ids}
     digits = {i for i in held if lm.chat.tokenizer.decode([i]) in set("0123456789")}
     assert len(digits) == 10
@@ -91,7 +91,7 @@ def test_a_share_of_the_dialogues_is_shown_in_disguise(
     symbols: float, least: int, most: int, tiny_chat_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lm = CausalLM(str(tiny_chat_folder))
-    plain = [_labelled(lm, dialogue) for dialogue in DIALOGUES]
+    plain = _labelled(lm, DIALOGUES)
     shown = []
 
     def look(lm: CausalLM, engine: object, rows: list[tuple[list[int], list[int]]]) -> torch.Tensor:

@@ -19,28 +19,29 @@ def test_the_values_change_by_the_polynomial_and_the_vectors_do_not(
         values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
     assert values.min() > 0.6
     assert values.max() < 1.3
-    found = orthogonalized(matrix)
+    found = orthogonalized(torch.stack([torch.zeros_like(matrix), matrix]))[1]
     assert found.dtype == torch.float32
     assert torch.allclose(found.double(), left @ values.diag() @ right, rtol=0, atol=1e-4)
 
 
 def test_what_is_nothing_stays_nothing() -> None:
-    assert not orthogonalized(torch.zeros(3, 4)).any()
+    assert not orthogonalized(torch.zeros(2, 3, 4)).any()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_it_goes_where_torch_goes(shape: tuple[int, int]) -> None:
     draw = torch.Generator().manual_seed(1)
     start = torch.randn(shape, generator=draw)
-    ours, torchs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    ours, torchs, turned = (torch.nn.Parameter(way * start) for way in (1, 1, -1))
     unused = torch.nn.Parameter(start.clone())
     optimizers = [
-        Muon([ours, unused], 0.02, 0.1),
+        Muon([ours, unused, turned], 0.02, 0.1),
         torch.optim.Muon([torchs], 0.02, 0.1, adjust_lr_fn="match_rms_adamw"),
     ]
     # A rate that changes, as under a schedule.
     for step in range(20):
         gradient = torch.randn(shape, generator=draw)
+        turned.grad = -gradient
         for parameter, optimizer in zip((ours, torchs), optimizers, strict=True):
             parameter.grad = gradient.clone()
             optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / 20)
@@ -49,6 +50,7 @@ def test_it_goes_where_torch_goes(shape: tuple[int, int]) -> None:
     assert way > 0.01
     assert (ours - torchs).norm() < 0.03 * way  # torch's rounds to 8 bits, many times
     assert torch.equal(unused, start)
+    assert torch.allclose(turned, -ours, rtol=0, atol=1e-6)
 
 
 def test_it_goes_on_from_what_was_saved() -> None:
