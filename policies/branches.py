@@ -99,7 +99,7 @@ def _longest(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
     """Return the rows with which no other begins, and in which of them each row is."""
     kept: list[Row] = []
     holders = [0] * len(rows)
-    # A row stands right before those that begin with it.
+    # In this order a row stands right behind those that begin with it.
     for i in sorted(range(len(rows)), key=lambda i: rows[i].ids, reverse=True):
         ids = rows[i].ids
         if not kept or kept[-1].ids[: len(ids)] != ids:
@@ -110,10 +110,20 @@ def _longest(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
 
 def firsts(places: Sequence[Place]) -> list[int]:
     """Return the first token of each row behind which something is asked, in their order."""
-    found: dict[int, int] = {}
-    for place in places:
-        found[place.row] = min(place.before, found.get(place.row, place.before))
-    return [found[row] for row in sorted(found)]
+    return list({place.row: place.before for place in places}.values())
+
+
+def tokens_before(place: Place, action: Ids) -> list[int]:
+    """Return where in its row stands what is read before each token of an action."""
+    return [place.before, *range(place.start, place.start + len(action) - 1)]
+
+
+def asked(places: Sequence[Place], actions: Sequence[Ids]) -> list[list[int]]:
+    """Return the tokens of each row behind which something is asked, ascending."""
+    found: dict[int, set[int]] = {}
+    for place, action in zip(places, actions, strict=True):
+        found.setdefault(place.row, set()).update(tokens_before(place, action))
+    return [sorted(found[row]) for row in sorted(found)]
 
 
 def apart(owners_BT: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .branches import Ids, Place, Row, firsts, joined
+from .branches import Ids, Place, Row, asked, firsts, joined, padded, tokens_before
 from .decoding import Choose, Continuation, Decoder, Follow, fits
 from .reading import Read, UpperLayers
 from .token_choice import through
@@ -138,15 +138,15 @@ class SharedPrefix(Engine):
         rows, places = joined(prompts, actions, groups)
         dialogues = [first + 1 for first in firsts(places)]
         found = self._decoder.read(prefix, rows, dialogues)
-        starts, end = [], 0
+        at, end = [], 0
         for row, reading in zip(rows, found, strict=True):
             end += len(reading.hidden_NH)
-            starts.append(end - len(row.ids))  # of what was remembered nothing is asked
+            at.append(range(end - len(row.ids), end))  # of what was remembered nothing is asked
             if self._frozen:
                 assert reading.inputs_TH is not None
                 self._keep(row, reading.inputs_TH)
         hidden_MH = torch.cat([reading.hidden_NH for reading in found])
-        return _before(Read(hidden_MH, starts), places, actions)
+        return _before(Read(hidden_MH, at), places, actions)
 
     def evaluate(
         self,
@@ -159,7 +159,7 @@ class SharedPrefix(Engine):
         rows, places = joined(prompts, actions, groups)
         inputs = self._inputs(prefix, rows) if self._frozen else None
         before = self._prefix_inputs(list(prefix))
-        read = self._upper.run(before, rows, inputs, firsts(places))
+        read = self._upper.run(before, rows, inputs, asked(places, actions))
         return _before(read, places, actions)
 
     def forget(self) -> None:
@@ -281,7 +281,7 @@ class Plain(Engine):
         out = self._model.base_model(input_ids=ids_BT, attention_mask=mask_BT.to(ids_BT.device))
         hidden_BTH: Tensor = out.last_hidden_state
         B, T, _ = hidden_BTH.shape
-        read = Read(hidden_BTH.flatten(0, 1), list(range(0, B * T, T)))
+        read = Read(hidden_BTH.flatten(0, 1), [range(b * T, (b + 1) * T) for b in range(B)])
         return _before(read, places, actions)
 
     def forget(self) -> None:
@@ -290,12 +290,12 @@ class Plain(Engine):
 
 def _before(read: Read, places: Sequence[Place], actions: Sequence[Ids]) -> Tensor:
     """Return what was said before each token of the actions, shape (B, N, H)."""
-    begin_B, device = [read.starts[place.row] for place in places], read.hidden_MH.device
-    offsets_N = torch.arange(max(map(len, actions)))
-    starts_B1 = torch.tensor([[b + p.start] for b, p in zip(begin_B, places, strict=True)])
-    places_BN = (starts_B1 + offsets_N - 1).clamp(max=len(read.hidden_MH) - 1)
-    places_BN[:, 0] = torch.tensor([b + p.before for b, p in zip(begin_B, places, strict=True)])
-    found_MH = read.hidden_MH.index_select(0, places_BN.flatten().to(device))
+    found = [
+        [read.at[place.row][token] for token in tokens_before(place, action)]
+        for place, action in zip(places, actions, strict=True)
+    ]
+    places_BN = padded(found, max(map(len, found)), False, read.hidden_MH.device)
+    found_MH = read.hidden_MH.index_select(0, places_BN.flatten())
     return found_MH.view(*places_BN.shape, -1)
 
 

@@ -83,10 +83,9 @@ class LanguagePolicy(ActorCriticPolicy):
         continuous_batching: Whether in the rollouts of Palaestra's PPO and GRPO a dialogue goes
             on as soon as its message has ended, and waits for no longer one; for environments
             that answer at once (`palaestra.train.continuous`).
-        whole_dialogues: Whether the minibatches of Palaestra's PPO and GRPO are made of whole
-            dialogues, of which the earlier turns are read with the last, and not each by itself:
-            an update then takes the time of the dialogues and not that of their turns. Their
-            messages are learned from together, which is another order than stable-baselines3's.
+        whole_dialogues: Whether Palaestra's PPO and GRPO put the turns of a dialogue into one
+            minibatch, where the earlier are read with the last and not each by itself, if their
+            text is the same tokens again. It is another order than stable-baselines3's.
         kwargs: For `ActorCriticPolicy`.
 
     Raises:

@@ -11,6 +11,8 @@ _MOMENTUM = 0.95
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 _LEAST_NORM = 1e-7
+_SMALL = 2**15
+"""Weights of a matrix; of larger ones, copies of all at once would take much memory."""
 
 
 class Muon(torch.optim.Optimizer):
@@ -47,9 +49,10 @@ class Muon(torch.optim.Optimizer):
             alike = defaultdict(list)
             for matrix in group["params"]:
                 if matrix.grad is not None:
-                    alike[matrix.shape, matrix.dtype, matrix.device].append(matrix)
+                    # Small ones of a shape at once, for their products take less than a call.
+                    alone = 0 if matrix.numel() < _SMALL else id(matrix)
+                    alike[matrix.shape, matrix.dtype, matrix.device, alone].append(matrix)
             for matrices in alike.values():
-                # All of a shape at once: a product of small ones takes less than its call.
                 directions = orthogonalized(torch.stack([self._moved(m) for m in matrices]))
                 size = 0.2 * math.sqrt(max(matrices[0].shape)) * group["lr"]
                 for matrix, direction in zip(matrices, directions, strict=True):

@@ -27,8 +27,8 @@ class Read(NamedTuple):
 
     hidden_MH: Tensor
     """Of the tokens that were asked for, one row behind the other, or of more."""
-    starts: list[int]
-    """Where the first token of each row is, or would be if it had been asked for."""
+    at: Sequence[Mapping[int, int] | range]
+    """Where each token of each row is that was asked for."""
 
 
 class UpperLayers:
@@ -55,7 +55,7 @@ class UpperLayers:
         prefix_PH: Tensor | None,
         rows: Sequence[Row],
         inputs: Sequence[Tensor] | None,
-        asked: Sequence[int],
+        asked: Sequence[Sequence[int]],
     ) -> Read:
         """Return what the last layer says of each row.
 
@@ -64,13 +64,14 @@ class UpperLayers:
             rows: The tokens.
             inputs: What goes into that layer of each row, shape (T, H); None if it is the first
                 of all.
-            asked: The token of each row from which on is asked for what the last layer says.
+            asked: The tokens of each row for which is asked what the last layer says.
         """
         seen, before = _Recorder(), 0
         if prefix_PH is not None:
             before = len(prefix_PH)
             self._pass(prefix_PH[None], 0, [], {}, seen, [])  # of which nothing is asked
-        hidden, starts, place = [], [0] * len(rows), 0
+        hidden, place = [], 0
+        at: list[dict[int, int]] = [{} for _ in rows]
         for group in alike([len(row.ids) for row in rows]):
             some = [rows[i] for i in group]
             # Padding stands behind what is read, where causal attention never sees it.
@@ -79,12 +80,12 @@ class UpperLayers:
                 if inputs is None
                 else pad_sequence([inputs[i] for i in group], batch_first=True)
             )
-            from_B = [asked[i] for i in group]
-            hidden.append(self._pass(rows_BTH, before, some, seen.read, None, from_B))
+            of_B = [asked[i] for i in group]
+            hidden.append(self._pass(rows_BTH, before, some, seen.read, None, of_B))
             for i in group:
-                starts[i] = place - asked[i]
-                place += len(rows[i].ids) - asked[i]
-        return Read(torch.cat(hidden), starts)
+                at[i] = {token: place + k for k, token in enumerate(asked[i])}
+                place += len(asked[i])
+        return Read(torch.cat(hidden), at)
 
     def _pass(
         self,
@@ -93,9 +94,9 @@ class UpperLayers:
         rows: Sequence[Row],
         prefix: _KeysValues,
         seen: "_Recorder | None",
-        asked: Sequence[int],
+        asked: Sequence[Sequence[int]],
     ) -> Tensor:
-        """Return what the last layer says of the rows from `asked` on, shape (M, H)."""
+        """Return what the last layer says of the tokens of rows that are asked for, (M, H)."""
         width, device = hidden.shape[1], hidden.device
         places_BT = torch.arange(before, before + width, device=device)[None]
         mask_BTT = torch.ones(width, width, dtype=torch.bool, device=device).tril()[None]
@@ -111,7 +112,8 @@ class UpperLayers:
         }
         for layer in self._body.layers[self._first : -1]:
             hidden = layer(hidden, **given)
-        places_M = _places(rows, asked, width, device)
+        places = [b * width + token for b, tokens in enumerate(asked) for token in tokens]
+        places_M = torch.tensor(places, dtype=torch.long, device=device)
         said: Tensor = self._body.norm(self._last(hidden, given, places_M))
         return said
 
@@ -122,16 +124,6 @@ class UpperLayers:
         hidden_MH = (hidden + attended).flatten(0, 1).index_select(0, places_M)
         made_MH: Tensor = hidden_MH + layer.mlp(layer.post_attention_layernorm(hidden_MH))
         return made_MH
-
-
-def _places(rows: Sequence[Row], asked: Sequence[int], width: int, device: torch.device) -> Tensor:
-    """Return where the tokens that are asked for stand in rows of this width, shape (M,)."""
-    places = [
-        b * width + t
-        for b, (row, first) in enumerate(zip(rows, asked, strict=True))
-        for t in range(first, len(row.ids))
-    ]
-    return torch.tensor(places, dtype=torch.long, device=device)
 
 
 class _Recorder(Cache):

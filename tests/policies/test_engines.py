@@ -151,6 +151,28 @@ def test_turns_of_a_dialogue_are_read_as_if_each_stood_alone(
             torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-3, rtol=1e-3, msg=name)
 
 
+def test_turns_that_were_written_are_read_from_what_was_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, ours = engine(LLAMA, {"last_layers": 1})
+    assert isinstance(ours, SharedPrefix)
+    prompts, said = list(PROMPTS), list[list[int]]()
+    for turn in range(3):
+        newest = prompts[-len(PROMPTS) :]
+        torch.manual_seed(turn)
+        replies = [c.tokens for c in ours.decode(PREFIX, newest, Writer(1.0), END, NEW)]
+        said += replies
+        if turn < 2:
+            prompts += [[*p, *r, 11, 7] for p, r in zip(newest, replies, strict=True)]
+    expected = [ours.evaluate(PREFIX, [p], [s])[0] for p, s in zip(prompts, said, strict=True)]
+    read = list[int]()
+    monkeypatch.setattr(ours._decoder, "read", lambda prefix, rows: read.append(len(rows)))
+    found_BNH = ours.evaluate(PREFIX, prompts, said)
+    assert not read
+    for found_NH, expected_NH in zip(found_BNH, expected, strict=True):
+        torch.testing.assert_close(found_NH[: len(expected_NH)], expected_NH, atol=1e-4, rtol=1e-4)
+
+
 @given(
     asked=st.lists(
         st.tuples(
@@ -173,8 +195,12 @@ def test_no_row_is_the_beginning_of_another(asked: list[tuple[list[int], list[in
     assert all(begun)
     for i, row in enumerate(rows):
         assert all(other.ids[: len(row.ids)] != row.ids for other in rows[:i] + rows[i + 1 :])
-    firsts = branches.firsts(places)
-    assert firsts == [min(p.before for p in places if p.row == i) for i in range(len(rows))]
+    asked_of = branches.asked(places, said)
+    for place, tokens in zip(places, said, strict=True):
+        assert set(branches.tokens_before(place, tokens)) <= set(asked_of[place.row])
+    assert all(of == sorted(set(of)) for of in asked_of)
+    assert len(asked_of) == len(rows)
+    assert sum(map(len, asked_of)) <= sum(map(len, said))
 
 
 @pytest.mark.parametrize(("config", "trained"), ENGINES[:2])
@@ -245,6 +271,11 @@ def test_the_last_layer_is_run_for_the_actions_and_not_for_the_dialogues(config:
         model.model.layers[layer].mlp.register_forward_hook(count)
     ours.evaluate(PREFIX, PROMPTS, said)
     assert run[3] == sum(map(len, said)) < run[2]
+    # Nor for what stands between the actions of two turns.
+    ours.evaluate(PREFIX, TURNS, REPLIES)
+    run[3] = 0
+    ours.evaluate(PREFIX, TURNS, REPLIES)
+    assert run[3] == 8
 
 
 def test_which_engine_fits() -> None:
