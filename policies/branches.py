@@ -108,11 +108,6 @@ def _longest(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
     return kept, holders
 
 
-def firsts(places: Sequence[Place]) -> list[int]:
-    """Return the first token of each row behind which something is asked, in their order."""
-    return list({place.row: place.before for place in places}.values())
-
-
 def tokens_before(place: Place, action: Ids) -> list[int]:
     """Return where in its row stands what is read before each token of an action."""
     return [place.before, *range(place.start, place.start + len(action) - 1)]

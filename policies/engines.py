@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .branches import Ids, Place, Row, asked, firsts, joined, padded, tokens_before
+from .branches import Ids, Place, Row, asked, joined, padded, tokens_before
 from .decoding import Choose, Continuation, Decoder, Follow, fits
 from .reading import Read, UpperLayers
 from .token_choice import through
@@ -136,7 +136,7 @@ class SharedPrefix(Engine):
     ) -> Tensor:
         """Return what the last layer says before each token of actions that may be taken."""
         rows, places = joined(prompts, actions, groups)
-        dialogues = [first + 1 for first in firsts(places)]
+        dialogues = [tokens[0] + 1 for tokens in asked(places, actions)]
         found = self._decoder.read(prefix, rows, dialogues)
         at, end = [], 0
         for row, reading in zip(rows, found, strict=True):

@@ -93,6 +93,8 @@ class LanguagePolicy(ActorCriticPolicy):
             of a dialogue, or (from `load_state_dict`) what was saved belongs to another model.
     """
 
+    language_model: Any
+
     def __init__(
         self,
         observation_space: spaces.Space[Any],

@@ -100,8 +100,7 @@ def test_every_check_passes(env_id: str, name: str) -> None:
             assert name in ({"choices tell"} if speaks else NOT_OF_ARRAYS | untold)
 
 
-# A fresh instance is compared with other processes below, and all else in `tests/learning`.
-@pytest.mark.parametrize("name", ["making", "oracle", "hostile messages"])
+@pytest.mark.parametrize("name", ["making", "same seed", "oracle", "hostile messages"])
 @pytest.mark.parametrize("env_id", OTHERS)
 def test_the_others_of_a_family_pass_these(env_id: str, name: str) -> None:
     result = run(name, glanced_at(env_id))

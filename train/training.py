@@ -117,8 +117,9 @@ def train(
                 # The policy for text was made for torch: nobody need be told.
                 known = "PPO runs the network in torch.*(Choice|Language)Policy"
                 warnings.filterwarnings("ignore", known)
-                reader = getattr(model.policy, "language_model", None)
-                with memory_permitting(_SMALLER), running(reader) if reader else nullcontext():
+                policy = model.policy
+                lm = policy.language_model if isinstance(policy, LanguagePolicy) else None
+                with memory_permitting(_SMALLER), running(lm) if lm else nullcontext():
                     # Statistics last, so that the time of a rollout holds no evaluation.
                     model.learn(
                         max(run.recipe.total_steps - model.num_timesteps, 0),

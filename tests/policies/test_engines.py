@@ -109,17 +109,29 @@ def test_gradients_are_those_of_one_pass_over_everything(
     adapt(plain, **trained)
     said = [[4, 9], [1], [2, 2, END], [7]]
     ours.evaluate(PREFIX, PROMPTS, said)  # what was kept is as good the second time
-    hidden_BNH = ours.evaluate(PREFIX, PROMPTS, said)
-    for i, (prompt, tokens) in enumerate(zip(PROMPTS, said, strict=True)):
-        head_of(model)(hidden_BNH[i, : len(tokens)]).log_softmax(1)[:, 3].sum().backward(
-            retain_graph=True
-        )
-        whole(plain, PREFIX, prompt, tokens).log_softmax(1)[:, 3].sum().backward()
+    compare_with_alone(model, plain, ours.evaluate(PREFIX, PROMPTS, said), PREFIX, PROMPTS, said)
+
+
+def compare_with_alone(
+    model: Any,
+    plain: Any,
+    hidden_BNH: torch.Tensor,
+    prefix: list[int],
+    prompts: list[list[int]],
+    said: list[list[int]],
+) -> None:
+    """Compare what was read, and its gradients, with a pass of transformers for each row."""
+    for i, (prompt, tokens) in enumerate(zip(prompts, said, strict=True)):
+        found = head_of(model)(hidden_BNH[i, : len(tokens)])
+        expected = whole(plain, prefix, prompt, tokens)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        found.log_softmax(1)[:, 3].sum().backward(retain_graph=True)
+        expected.log_softmax(1)[:, 3].sum().backward()
     compared = 0
     for (name, mine), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
         if mine.requires_grad:
             assert mine.grad is not None, name
-            torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-3, rtol=1e-3)
+            torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-3, rtol=1e-3, msg=name)
             compared += 1
         else:
             assert mine.grad is None
@@ -140,15 +152,7 @@ def test_turns_of_a_dialogue_are_read_as_if_each_stood_alone(
     adapt(plain, **trained)
     assert len(branches.joined(TURNS, REPLIES)[0]) == 2
     hidden_BNH = ours.evaluate(prefix, TURNS, REPLIES)
-    for i, (prompt, tokens) in enumerate(zip(TURNS, REPLIES, strict=True)):
-        found = head_of(model)(hidden_BNH[i, : len(tokens)])
-        expected = whole(plain, prefix, prompt, tokens)
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-        found.log_softmax(1)[:, 3].sum().backward(retain_graph=True)
-        expected.log_softmax(1)[:, 3].sum().backward()
-    for (name, mine), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
-        if mine.requires_grad:
-            torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-3, rtol=1e-3, msg=name)
+    compare_with_alone(model, plain, hidden_BNH, prefix, TURNS, REPLIES)
 
 
 def test_turns_that_were_written_are_read_from_what_was_kept(
@@ -363,16 +367,10 @@ def test_choices_are_read_as_if_each_stood_alone(
     for row, other, tokens in zip(again_RNH, hidden_BNH[4:], said[4:], strict=True):
         torch.testing.assert_close(row[: len(tokens)], other[: len(tokens)], atol=1e-5, rtol=1e-4)
     for i, (prompt, tokens) in enumerate(zip(prompts, said, strict=True)):
-        found = head_of(model)(hidden_BNH[i, : len(tokens)])
-        expected = whole(plain, prefix, prompt, tokens)
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
         weighed = head_of(model)(weighed_BNH[i, : len(tokens)])
+        expected = whole(plain, prefix, prompt, tokens)
         torch.testing.assert_close(weighed, expected, atol=1e-4, rtol=1e-4)
-        found.log_softmax(1)[:, 3].sum().backward(retain_graph=True)
-        expected.log_softmax(1)[:, 3].sum().backward()
-    for (name, mine), theirs in zip(model.named_parameters(), plain.parameters(), strict=True):
-        if mine.requires_grad:
-            torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-3, rtol=1e-3, msg=name)
+    compare_with_alone(model, plain, hidden_BNH, prefix, prompts, said)
 
 
 def test_choices_of_the_next_turn_are_read_from_where_it_begins(
