@@ -15,7 +15,7 @@ from ..errors import MORE_MEMORY, UserError, memory_permitting
 from . import PACKAGED_MODEL
 from .chat import LOAD_ERRORS, Chat, cannot_load, source_of
 from .crossing import Message
-from .decoding import Choose
+from .decoding import Choose, unknown
 from .engines import engine_of
 from .grammar import Grammar
 from .loading import quietly
@@ -149,7 +149,8 @@ class CausalLM:
         room = self.context - max_new_tokens
         head_ids, tails = self.chat.prompts(dialogues, prefix, room, tools)
         choose: Choose = Sampler(temperature, rngs) if temperature > 0 else likeliest
-        if grammar:
-            choose = grammar.holding(choose)
-        found = self.engine.decode(head_ids, tails, choose, self.chat.end, max_new_tokens)
+        choose, rest = grammar.holding(choose) if grammar else (choose, unknown)
+        found = self.engine.decode(
+            head_ids, tails, choose, self.chat.end, max_new_tokens, rest=rest
+        )
         return [Reply(self.chat.text(c.tokens), len(c.tokens)) for c in found]

@@ -33,6 +33,16 @@ Follow = Callable[[list[tuple[int, list[int]]]], list[list[int]]]
 """From the numbers and tokens of rows that have just ended to rows that take their places, at most
 as many. Rows are numbered in the order in which they come."""
 
+Rest = Callable[[int], list[int]]
+"""From the number of a row to the tokens that it can but end with now; none if it may still choose.
+They are read when somebody asks what follows them."""
+
+
+def unknown(row: int) -> list[int]:
+    """Tell of no row how it ends."""
+    return []
+
+
 _ATTENTION = "palaestra-shared-prefix"
 _FITTING = frozenset({"llama", "qwen2", "qwen3"})
 """Architectures whose attention is a softmax over all that went before, and nothing beside."""
@@ -73,6 +83,7 @@ class _Row:
 
     tail: list[int]
     tokens: list[int] = field(default_factory=list)
+    rest: list[int] = field(default_factory=list)
     hidden_H: Tensor | None = None
 
     @property
@@ -95,7 +106,7 @@ class _Row:
     def continuation(self) -> Continuation:
         """How it went on."""
         assert self.hidden_H is not None
-        return Continuation(self.tail, self.tokens, self.hidden_H)
+        return Continuation(self.tail, self.tokens + self.rest, self.hidden_H)
 
 
 class Decoder:
@@ -131,6 +142,7 @@ class Decoder:
         end: int,
         max_new_tokens: int,
         follow: Follow | None = None,
+        rest: Rest = unknown,
     ) -> list[Continuation]:
         """Continue each row until it says `end` or has as many new tokens as it may.
 
@@ -141,6 +153,7 @@ class Decoder:
             end: The token that ends a row; it is part of what is returned.
             max_new_tokens: Most tokens of a row.
             follow: Says which rows take the places of those that have just ended; none without.
+            rest: Says which rows can go on in one way only, up to their ends.
 
         Returns:
             How each row goes on, in the order of their numbers.
@@ -157,17 +170,19 @@ class Decoder:
             chosen = choose(self._logits(hidden_AH), active).tolist()
             for place, (n, token) in enumerate(zip(active, chosen, strict=True)):
                 rows[n].take(token, hidden_AH, place)
+                if token != end:
+                    rows[n].rest = rest(n)[: max_new_tokens - len(rows[n].tokens)]
             ended = [
                 place
                 for place, n in enumerate(active)
-                if chosen[place] == end or len(rows[n].tokens) == max_new_tokens
+                if chosen[place] == end or rows[n].rest or len(rows[n].tokens) == max_new_tokens
             ]
             for place in ended:
                 past = batch.take(place, rows[active[place]].read)
                 self._pasts.append(past)
                 if (inputs_TH := self._inputs(past)) is not None:
                     self._keep(Row(tuple(past.ids)), inputs_TH)
-            said = [(active[place], rows[active[place]].tokens) for place in ended]
+            said = [(active[place], rows[active[place]].continuation.tokens) for place in ended]
             new = [_Row(list(tail)) for tail in follow(said)] if follow and said else []
             taken, left = ended[: len(new)], set(ended[len(new) :])
             if len(left) == len(active):

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from .branches import Ids
-from .decoding import Follow
+from .decoding import Follow, unknown
 from .engines import engine_of
 from .grammar import Grammar
 from .token_choice import Writer
@@ -89,8 +89,8 @@ class Copy(Draft):
         follow: Follow | None = None,
     ) -> list[list[int]]:
         """Continue each prompt until it says `end` or has as many new tokens as it may."""
-        choose = self._grammar.holding(writer) if self._grammar else writer
-        found = self.engine.decode(prefix, prompts, choose, end, max_new_tokens, follow)
+        choose, rest = self._grammar.holding(writer) if self._grammar else (writer, unknown)
+        found = self.engine.decode(prefix, prompts, choose, end, max_new_tokens, follow, rest)
         return [continuation.tokens for continuation in found]
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from .branches import Ids, Place, Row, asked, joined, padded, tokens_before
-from .decoding import Choose, Continuation, Decoder, Follow, fits
+from .decoding import Choose, Continuation, Decoder, Follow, Rest, fits, unknown
 from .reading import Read, UpperLayers
 from .token_choice import through
 
@@ -37,6 +37,7 @@ class Engine(ABC):
         end: int,
         max_new_tokens: int,
         follow: Follow | None = None,
+        rest: Rest = unknown,
     ) -> list[Continuation]:
         """Continue each prompt until it says `end` or has as many new tokens as it may.
 
@@ -117,9 +118,10 @@ class SharedPrefix(Engine):
         end: int,
         max_new_tokens: int,
         follow: Follow | None = None,
+        rest: Rest = unknown,
     ) -> list[Continuation]:
         """Continue each prompt, and at once what follows on one that has ended."""
-        return self._decoder.decode(prefix, prompts, choose, end, max_new_tokens, follow)
+        return self._decoder.decode(prefix, prompts, choose, end, max_new_tokens, follow, rest)
 
     def last(self, prefix: Ids, prompts: Sequence[Ids]) -> Tensor:
         """Return what the last layer says behind each prompt, shape (B, H), without gradient."""
@@ -219,6 +221,7 @@ class Plain(Engine):
         end: int,
         max_new_tokens: int,
         follow: Follow | None = None,
+        rest: Rest = unknown,
     ) -> list[Continuation]:
         """Continue all prompts, and when all have ended those that follow on them."""
         found: list[Continuation] = []

@@ -19,11 +19,13 @@ from torch import Tensor
 
 from ..errors import UserError
 from .chat import Chat
-from .decoding import Choose
+from .decoding import Choose, Rest
 from .token_choice import held
 
 _TEXT = r"[^<]([^<]|<+[^<\/])*"
 """What stands between tags: anything that does not close them."""
+_LONGEST_ENDING = 64
+"""Tokens that are looked ahead: some grammars leave one way to go on, and no end."""
 
 
 def named(grammar: str, tools: Sequence[dict[str, Any]], chat: Chat) -> str | None:
@@ -107,12 +109,15 @@ class Grammar:
         self._first = LLMatcher(tokens, LLMatcher.grammar_from_lark(text))
         if self._first.is_error():
             raise UserError(f"the grammar cannot be read: {self._first.get_error()}")
-        self._vocabulary = vocabulary
+        self._vocabulary, self._end = vocabulary, chat.end
         # An update asks for the same messages in each of its epochs.
         self._bits_of = lru_cache(maxsize=1024)(self._bits_along)
 
-    def holding(self, choose: Choose) -> Choose:
-        """Return a choice of tokens that leaves a choice no others than the grammar does."""
+    def holding(self, choose: Choose) -> tuple[Choose, Rest]:
+        """Return a choice of tokens that leaves a choice no others than the grammar does.
+
+        And what says of which rows it leaves no choice up to their ends.
+        """
         states: dict[int, Any] = {}
 
         def chosen(logits_AV: Tensor, rows: list[int]) -> Tensor:
@@ -123,7 +128,21 @@ class Grammar:
                 state.consume_token(token)
             return tokens_A
 
-        return chosen
+        return chosen, lambda row: self._ending(states[row])
+
+    def _ending(self, state: Any) -> list[int]:
+        """Return the tokens that a message can but end with; none where there is a choice."""
+        tokens: list[int] = []
+        state = state.deep_copy()
+        for _ in range(_LONGEST_ENDING):
+            allowed = int.from_bytes(state.compute_bitmask(), "little")
+            if allowed.bit_count() != 1:
+                break
+            tokens.append(allowed.bit_length() - 1)
+            if tokens[-1] == self._end:
+                return tokens
+            state.consume_token(tokens[-1])
+        return []
 
     def allowed(self, said: Sequence[Sequence[int]]) -> Tensor:
         """Return what could have stood where each token of messages stands, shape (M, V) of bool.

@@ -31,7 +31,7 @@ from .adapting import Start, adapt
 from .causal_lm import CausalLM
 from .critic import Critic
 from .crossing import Message, behind, messages, texts
-from .decoding import Choose, Continuation, Follow
+from .decoding import Choose, Continuation, Follow, unknown
 from .draft import Copy, Draft
 from .engines import engine_of, speaks_plainly
 from .token_choice import Evaluated, Writer, all_log_probs, evaluate_tokens, through
@@ -281,9 +281,10 @@ class LanguagePolicy(ActorCriticPolicy):
         follow: Follow | None = None,
     ) -> list[Continuation]:
         self._refresh()
-        if self._grammar:
-            choose = self._grammar.holding(choose)
-        return self.engine.decode(prefix, prompts, choose, self.chat.end, self._longest, follow)
+        choose, rest = self._grammar.holding(choose) if self._grammar else (choose, unknown)
+        return self.engine.decode(
+            prefix, prompts, choose, self.chat.end, self._longest, follow, rest
+        )
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return values, log-probabilities and entropies of actions, with gradients.
@@ -316,12 +317,12 @@ class LanguagePolicy(ActorCriticPolicy):
             return _kl(distribution, self._first_choices(obs)), distribution.entropy()
         (prefix, prompts), said = self._prompts(obs), self._said(actions)
         hidden_BNH, allowed_MV = self.engine.evaluate(prefix, prompts, said), self._allowed(said)
-        first_MV = self._first(prefix, prompts, said, allowed_MV)
+        first = self._first(prefix, prompts, said, allowed_MV)
         relative_B, entropies_B = (
             evaluate_tokens(
                 self._head, hidden_BNH, said, self.temperature, True, start, allowed_MV
             ).entropies_B
-            for start in (first_MV, None)
+            for start in (first, None)
         )
         assert relative_B is not None
         assert entropies_B is not None
@@ -450,9 +451,9 @@ class LanguagePolicy(ActorCriticPolicy):
         hidden_BNH = self.engine.evaluate(prefix, prompts, said)
         allowed_MV = self._allowed(said)
         # Last, for what the engine keeps of the frozen part is now there.
-        first_MV = self._first(prefix, prompts, said, allowed_MV) if relative else None
+        first = self._first(prefix, prompts, said, allowed_MV) if relative else None
         evaluated = evaluate_tokens(
-            self._head, hidden_BNH, said, self.temperature, entropy, first_MV, allowed_MV
+            self._head, hidden_BNH, said, self.temperature, entropy, first, allowed_MV
         )
         return self.value_net(hidden_BNH[:, 0]), evaluated
 
@@ -462,8 +463,8 @@ class LanguagePolicy(ActorCriticPolicy):
         prompts: list[list[int]],
         said: list[list[int]],
         allowed_MV: Tensor | None,
-    ) -> Tensor:
-        """Return how likely at the start all was that could stand in messages, shape (M, V)."""
+    ) -> list[Tensor]:
+        """Return how likely at the start all was that could stand in messages."""
         rows = [(*prompt, -1, *tokens) for prompt, tokens in zip(prompts, said, strict=True)]
         with self._start.instead():
             # The start does not change: an update reads each of its rows once for all epochs.

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def through(ids: list[int], end: int) -> list[int]:
@@ -89,7 +89,7 @@ def evaluate_tokens(
     said: Sequence[Sequence[int]],
     temperature: float,
     entropy: bool,
-    first_MV: Tensor | None = None,
+    first: Sequence[Tensor] | None = None,
     allowed_MV: Tensor | None = None,
 ) -> Evaluated:
     """Return how likely messages are, from what the last layer says before each of their tokens.
@@ -100,35 +100,41 @@ def evaluate_tokens(
         said: The tokens of each message.
         temperature: What logits are divided by.
         entropy: Whether to compute entropies, too.
-        first_MV: Log-probabilities of each token of all messages at the start, which entropies
-            are then relative to.
-        allowed_MV: What may stand there; what may not has no probability.
+        first: What `all_log_probs` said of them at the start, which entropies are then relative
+            to.
+        allowed_MV: What may stand where each of the M tokens of all messages stands; what may
+            not has no probability.
     """
-    logits_MV, tokens_M, places_BN = _logits(head, hidden_BNH, said, temperature, allowed_MV)
-    taken_M, entropy_M = _Likelihood.apply(logits_MV, tokens_M, entropy, first_MV)  # type: ignore[no-untyped-call]
+    parts, places_BN = _parts(head, hidden_BNH, said, temperature, allowed_MV)
+    starts: Sequence[Tensor | None] = [None] * len(parts) if first is None else first
+    found = [
+        _Likelihood.apply(part.logits_PV, part.taken_P, entropy, start_PV)  # type: ignore[no-untyped-call]
+        for part, start_PV in zip(parts, starts, strict=True)
+    ]
+    order_M = torch.cat([part.places_P for part in parts]).argsort()
+    taken_M, entropy_M = (torch.cat(each)[order_M] for each in zip(*found, strict=True))
     sums_B = _per_row(taken_M, places_BN).sum(1)
     if not entropy:
         return Evaluated(sums_B, None)
     entropies_B = _per_row(entropy_M, places_BN).sum(1)
-    return Evaluated(
-        sums_B, entropies_B if first_MV is not None else entropies_B / places_BN.sum(1)
-    )
+    return Evaluated(sums_B, entropies_B if first is not None else entropies_B / places_BN.sum(1))
 
 
+@torch.no_grad()
 def all_log_probs(
     head: Any,
     hidden_BNH: Tensor,
     said: Sequence[Sequence[int]],
     temperature: float,
     allowed_MV: Tensor | None = None,
-) -> Tensor:
+) -> list[Tensor]:
     """Return the log-probabilities of all that could stand where each token of messages stands.
 
     Returns:
-        Shape (M, V), M tokens of all messages together; `evaluate_tokens` says what is given.
+        What `evaluate_tokens` takes, which says what is given.
     """
-    logits_MV, _, _ = _logits(head, hidden_BNH, said, temperature, allowed_MV)
-    return _normalized(logits_MV)
+    parts, _ = _parts(head, hidden_BNH, said, temperature, allowed_MV)
+    return [_normalized(part.logits_PV) for part in parts]
 
 
 def held(logits: Tensor, allowed: Tensor | None) -> Tensor:
@@ -140,23 +146,75 @@ _NEVER = -1e9
 """Logit of what may not stand: finite, so that 0 times it is 0."""
 
 
-def _logits(
+_FEW = 32
+"""Tokens that may stand somewhere, of which logits are computed one by one."""
+
+
+class _Part(NamedTuple):
+    """Some of the tokens of messages, and the logits of what may stand where they stand."""
+
+    logits_PV: Tensor
+    """V of the vocabulary, or of less: the others have no probability there."""
+    taken_P: Tensor
+    """Which of these was taken."""
+    places_P: Tensor
+    """Which of all tokens these are."""
+
+
+def _parts(
     head: Any,
     hidden_BNH: Tensor,
     said: Sequence[Sequence[int]],
     temperature: float,
     allowed_MV: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return logits, shape (M, V), the tokens taken, (M,), and where they stand, (B, N)."""
+) -> tuple[list[_Part], Tensor]:
+    """Return logits of the tokens of messages, and where these stand, shape (B, N).
+
+    A grammar leaves many tokens, as those of a tag, few others than themselves: the product with
+    the whole vocabulary, and all that is computed of it, is for the rest.
+    """
     counts = [len(tokens) for tokens in said]
-    places_BN = torch.arange(max(counts), device=hidden_BNH.device) < torch.tensor(
-        counts, device=hidden_BNH.device
+    device = hidden_BNH.device
+    places_BN = torch.arange(max(counts), device=device) < torch.tensor(
+        counts, device=device
     ).unsqueeze(1)
     # Logits of padding would cost as much as those of tokens.
     hidden_MH = hidden_BNH[:, : max(counts)][places_BN]
-    tokens_M = torch.tensor([t for tokens in said for t in tokens], device=hidden_BNH.device)
-    logits_MV = held(_cooled(head(hidden_MH).float(), temperature), allowed_MV)
-    return logits_MV, tokens_M, places_BN
+    tokens_M = torch.tensor([t for tokens in said for t in tokens], device=device)
+    places_M = torch.arange(len(tokens_M), device=device)
+    if allowed_MV is None:
+        logits_MV = _cooled(head(hidden_MH).float(), temperature)
+        return [_Part(logits_MV, tokens_M, places_M)], places_BN
+    allowed_MV = allowed_MV.to(device)
+    few_M = allowed_MV.sum(1) <= _FEW
+    if not isinstance(head, nn.Linear):
+        few_M = torch.zeros_like(few_M)
+    parts = []
+    if not few_M.all():
+        many_M = ~few_M
+        logits_PV = held(_cooled(head(hidden_MH[many_M]).float(), temperature), allowed_MV[many_M])
+        parts.append(_Part(logits_PV, tokens_M[many_M], places_M[many_M]))
+    if few_M.any():
+        ids_PV, real_PV = _listed(allowed_MV[few_M])
+        logits_PV = _products(head, hidden_MH[few_M], ids_PV).float()
+        logits_PV = held(_cooled(logits_PV, temperature), real_PV)
+        taken_P = (real_PV & (ids_PV == tokens_M[few_M, None])).int().argmax(1)
+        parts.append(_Part(logits_PV, taken_P, places_M[few_M]))
+    return parts, places_BN
+
+
+def _listed(allowed_PV: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which tokens may stand in each place, in rows of one length, and which are real."""
+    ids = allowed_PV.nonzero()[:, 1]
+    counts_P = allowed_PV.sum(1)
+    real_PK = torch.arange(int(counts_P.max()), device=ids.device) < counts_P[:, None]
+    return torch.zeros_like(real_PK, dtype=torch.long).masked_scatter(real_PK, ids), real_PK
+
+
+def _products(head: nn.Linear, hidden_PH: Tensor, ids_PK: Tensor) -> Tensor:
+    """Return the logits of some tokens for each place, shape (P, K)."""
+    logits_PK = (head.weight[ids_PK] @ hidden_PH[:, :, None])[:, :, 0]
+    return logits_PK if head.bias is None else logits_PK + head.bias[ids_PK]
 
 
 class _Likelihood(torch.autograd.Function):

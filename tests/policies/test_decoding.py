@@ -227,6 +227,34 @@ def test_a_dialogue_that_takes_its_own_place_is_read_once(monkeypatch: pytest.Mo
     assert sum(past.length for past in ours._pasts) == 2 * 38
 
 
+def test_what_a_row_can_but_end_with_is_read_with_its_next_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, plain = decoder(FITTING[0]), build(FITTING[0])
+    calls = counted(ours, monkeypatch)
+    rows, taken, ending = [[*range(1, 21)], [*range(20, 0, -1)]], [0, 0], [17, 23, END]
+
+    def rest(row: int) -> list[int]:
+        taken[row] += 1
+        return ending if taken[row] == 2 + row else []
+
+    found = ours.decode(PREFIX, rows, likeliest, END, NEW, rest=rest)
+    said = [alone(plain, PREFIX + row, new=2 + i, end=-1) for i, row in enumerate(rows)]
+    assert [c.tokens for c in found] == [tokens + ending for tokens in said]
+    assert calls == [[len(PREFIX)], [20, 20], [1, 1], [1]]
+    nexts = [row + c.tokens + [4, 11] for row, c in zip(rows, found, strict=True)]
+    assert decode(ours, PREFIX, nexts, likeliest, -1, 1) == [
+        alone(plain, PREFIX + row, new=1, end=-1) for row in nexts
+    ]
+    assert calls[4:] == [[6, 6]]
+    # It is no longer than a row may be.
+    taken[:] = [0, 0]
+    assert decode(ours, PREFIX, rows, likeliest, END, 3, None, rest) == [
+        [*said[0][:2], 17],
+        said[1][:3],
+    ]
+
+
 def test_a_reply_has_at_most_so_many_tokens() -> None:
     [said] = decode(decoder(FITTING[0]), [], [[5]], likeliest, -1, 1)
     assert said == alone(build(FITTING[0]), [5], new=1, end=-1)

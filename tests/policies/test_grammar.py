@@ -44,7 +44,7 @@ SCHEMAS = [tool.schema for tool in TOOLS.values()]
 def written(grammar: Grammar, chat: Chat, length: int, seed: int) -> str:
     """Return what somebody writes who likes all tokens alike, but for those that come to an end."""
     torch.manual_seed(seed)
-    choose, ids = grammar.holding(Writer(1.0)), []
+    (choose, _), ids = grammar.holding(Writer(1.0)), []
     words = chat.tokenizer.convert_ids_to_tokens(range(len(chat.tokenizer)))
     logits = torch.tensor([[5.0 if {*word} & {*'<"}'} else 0.0 for word in words]])
     while len(ids) < length and chat.end not in ids:
@@ -64,7 +64,7 @@ def test_what_stands_in_a_call_may_hold_brackets(said: str, tiny_chat_folder: Pa
         left.append(bool(logits_AV[0, token] == 0))
         return torch.tensor([token])
 
-    choose = grammar.holding(say)
+    choose, _ = grammar.holding(say)
     for _ in ids:
         choose(torch.zeros(1, len(chat.tokenizer)), [0])
     assert all(left) is not said.startswith("<")
@@ -79,6 +79,37 @@ def test_whatever_is_written_is_a_call_or_an_answer(tiny_chat_folder: Path) -> N
     assert kinds == {"ToolCall", "Answer"}, messages
     assert not any(isinstance(parse(m, TOOLS), Malformed) for m in messages)
     assert {m.partition(">")[0] for m in messages} == {"<answer", "<look_up", "<tool_call"}
+
+
+def test_how_a_message_ends_is_told_as_soon_as_there_is_one_way_only(
+    tiny_chat_folder: Path,
+) -> None:
+    chat = Chat(str(tiny_chat_folder))
+    grammar = Grammar(calls(SCHEMAS, chat), chat, len(chat.tokenizer))
+    ids = [*chat.tokenize("<look_up>oak</look_up>"), chat.end]
+    wanted = iter(ids)
+    choose, rest = grammar.holding(lambda logits, rows: torch.tensor([next(wanted)]))
+    told = []
+    for _ in ids[:-1]:
+        choose(torch.zeros(1, len(chat.tokenizer)), [5])
+        told.append(rest(5))
+    counts = grammar.allowed([ids]).sum(1).tolist()
+    last = max(place for place, count in enumerate(counts) if count > 1)
+    assert 0 < last < len(ids) - 2
+    assert told == [ids[place:] if place > last else [] for place in range(1, len(ids))]
+
+
+def test_an_end_is_not_looked_for_very_far_ahead(tiny_chat_folder: Path) -> None:
+    chat = Chat(str(tiny_chat_folder))
+    grammar = Grammar("start: /x{200}/", chat, len(chat.tokenizer))
+    choose, rest = grammar.holding(lambda logits, rows: logits.argmax(1))
+    said, told = [], []
+    for _ in range(200):
+        said += choose(torch.zeros(1, len(chat.tokenizer)), [0]).tolist()
+        told.append(rest(0))
+    assert chat.text(said) == "x" * 200
+    assert told[:136] == [[]] * 136
+    assert told[136:] == [[*said[place:], chat.end] for place in range(137, 201)]
 
 
 @pytest.mark.parametrize(
@@ -102,9 +133,9 @@ def test_what_could_have_stood_in_a_message(
     grammar = Grammar(calls(SCHEMAS, chat), chat, len(chat.tokenizer))
     ids = [*chat.tokenize(message), chat.end]
     # Written token by token, each forced on a writer who would take it if it were allowed.
-    steps, choose = iter(ids), grammar.holding(lambda logits, rows: logits.argmax(1))
+    choose, _ = grammar.holding(lambda logits, rows: logits.argmax(1))
     taken = []
-    for wanted in steps:
+    for wanted in ids:
         logits = torch.zeros(1, len(chat.tokenizer))
         logits[0, wanted] = 1.0
         taken += choose(logits, [0]).tolist()

@@ -39,29 +39,40 @@ def test_likelihoods_and_gradients_are_those_of_torch(entropy: bool, temperature
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("held", [False, True], ids=["free", "held"])
-def test_divergences_and_their_gradients_are_those_of_torch(held: bool) -> None:
+@pytest.mark.parametrize("held", ["free", "few", "many", "few and many"])
+def test_divergences_and_their_gradients_are_those_of_torch(held: str) -> None:
     torch.manual_seed(0)
-    head, before, hidden = nn.Linear(6, 5, False), nn.Linear(6, 5, False), torch.randn(3, 3, 6)
+    head, before, hidden = nn.Linear(6, 50), nn.Linear(6, 50), torch.randn(3, 3, 6)
+    hidden.requires_grad_()
     tokens = sum(map(len, SAID))
-    allowed = torch.rand(tokens, 5) > 0.4 if held else torch.ones(tokens, 5, dtype=torch.bool)
+    shares = {"free": [1.0], "few": [0.1], "many": [0.9], "few and many": [0.1, 0.9, 0.1]}[held]
+    allowed = torch.rand(tokens, 50) < torch.tensor([shares]).repeat(6, 1).flatten()[:tokens, None]
     allowed[torch.arange(tokens), torch.tensor([t for said in SAID for t in said])] = True
-    first = all_log_probs(before, hidden, SAID, 0.7, allowed).detach()
+    first = all_log_probs(before, hidden, SAID, 0.7, allowed)
     found = evaluate_tokens(head, hidden, SAID, 0.7, True, first, allowed)
-    weighing = torch.tensor([0.3, 1.0, -1.0])
-    [ours] = torch.autograd.grad(found.entropies_B @ weighing, [head.weight])
     expected, place = [], 0
     for row, said in zip(hidden, SAID, strict=True):
-        pair = []
-        for layer in (head, before):
-            logits = layer(row[: len(said)]) / 0.7
-            may = allowed[place : place + len(said)]
-            pair.append(torch.distributions.Categorical(logits=logits.masked_fill(~may, -1e9)))
-        expected.append(-torch.distributions.kl_divergence(*pair).sum())
+        may = allowed[place : place + len(said)]
+        here = row[: len(said)]
+        now, then = (
+            torch.distributions.Categorical(logits=(logits / 0.7).masked_fill(~may, -1e9))
+            for logits in (head(here), before(here).detach())
+        )
+        expected += [
+            now.log_prob(torch.tensor(said)).sum(),
+            -torch.distributions.kl_divergence(now, then).sum(),
+        ]
         place += len(said)
-    torch.testing.assert_close(found.entropies_B, torch.stack(expected), atol=1e-5, rtol=1e-4)
-    [torchs] = torch.autograd.grad(torch.stack(expected) @ weighing, [head.weight])
+    weighing, trained = torch.randn(6), [hidden, head.weight, head.bias]
+    ours = torch.stack([found.log_probs_B, found.entropies_B], 1).flatten()
+    torchs = torch.stack(expected)
     torch.testing.assert_close(ours, torchs, atol=1e-5, rtol=1e-4)
+    for one, other in zip(
+        torch.autograd.grad(ours @ weighing, trained),
+        torch.autograd.grad(torchs @ weighing, trained),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 def test_a_vocabulary_as_large_as_those_of_language_models_is_added_up_exactly() -> None:
@@ -132,8 +143,8 @@ def test_a_short_way_from_the_start_is_as_long_as_it_is_with_more_digits(distanc
     then_BNV = 5 * torch.randn(40, 12, 300) + 10
     now_BNV = then_BNV + distance * torch.randn_like(then_BNV)
     said = [[0] * 12] * 40
-    first_MV = all_log_probs(nn.Identity(), then_BNV, said, 1.0)
-    found = evaluate_tokens(nn.Identity(), now_BNV, said, 1.0, True, first_MV).entropies_B
+    first = all_log_probs(nn.Identity(), then_BNV, said, 1.0)
+    found = evaluate_tokens(nn.Identity(), now_BNV, said, 1.0, True, first).entropies_B
     now, then = (x.double().log_softmax(2) for x in (now_BNV, then_BNV))
     expected = -(now.exp() * (now - then)).sum((1, 2))
     torch.testing.assert_close(found, expected.float(), atol=1e-5, rtol=1e-4)
