@@ -15,9 +15,9 @@ from ..errors import MORE_MEMORY, UserError, memory_permitting
 from . import PACKAGED_MODEL
 from .chat import LOAD_ERRORS, Chat, cannot_load, source_of
 from .crossing import Message
-from .decoding import Choose, unknown
+from .decoding import Choose
 from .engines import engine_of
-from .grammar import Grammar
+from .grammar import Grammar, held_by
 from .loading import quietly
 from .packed import pack
 from .token_choice import Sampler, likeliest
@@ -149,7 +149,7 @@ class CausalLM:
         room = self.context - max_new_tokens
         head_ids, tails = self.chat.prompts(dialogues, prefix, room, tools)
         choose: Choose = Sampler(temperature, rngs) if temperature > 0 else likeliest
-        choose, rest = grammar.holding(choose) if grammar else (choose, unknown)
+        choose, rest = held_by(grammar, choose)
         found = self.engine.decode(
             head_ids, tails, choose, self.chat.end, max_new_tokens, rest=rest
         )

@@ -14,9 +14,9 @@ import torch
 from transformers import PreTrainedModel
 
 from .branches import Ids
-from .decoding import Follow, unknown
+from .decoding import Follow
 from .engines import engine_of
-from .grammar import Grammar
+from .grammar import Grammar, held_by
 from .token_choice import Writer
 
 
@@ -89,7 +89,7 @@ class Copy(Draft):
         follow: Follow | None = None,
     ) -> list[list[int]]:
         """Continue each prompt until it says `end` or has as many new tokens as it may."""
-        choose, rest = self._grammar.holding(writer) if self._grammar else (writer, unknown)
+        choose, rest = held_by(self._grammar, writer)
         found = self.engine.decode(prefix, prompts, choose, end, max_new_tokens, follow, rest)
         return [continuation.tokens for continuation in found]
 

@@ -41,7 +41,8 @@ class Engine(ABC):
     ) -> list[Continuation]:
         """Continue each prompt until it says `end` or has as many new tokens as it may.
 
-        Then let those that `follow` on it take its place.
+        Then let those that `follow` on it take its place. What a row can but end with, by `rest`,
+        may be taken for said before it is read.
         """
 
     @abstractmethod

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from .chat import Chat
-from .decoding import Choose, Rest
+from .decoding import Choose, Rest, unknown
 from .token_choice import held
 
 _TEXT = r"[^<]([^<]|<+[^<\/])*"
@@ -87,6 +87,11 @@ def _literal(tag: str, chat: Chat) -> str:
 def _token_of(tag: str, chat: Chat) -> int | None:
     found: int | None = chat.tokenizer.get_added_vocab().get(tag)
     return found
+
+
+def held_by(grammar: "Grammar | None", choose: Choose) -> tuple[Choose, Rest]:
+    """Return what `Grammar.holding` does; without a grammar, the choice as it is."""
+    return grammar.holding(choose) if grammar else (choose, unknown)
 
 
 class Grammar:

@@ -31,9 +31,10 @@ from .adapting import Start, adapt
 from .causal_lm import CausalLM
 from .critic import Critic
 from .crossing import Message, behind, messages, texts
-from .decoding import Choose, Continuation, Follow, unknown
+from .decoding import Choose, Continuation, Follow
 from .draft import Copy, Draft
 from .engines import engine_of, speaks_plainly
+from .grammar import held_by
 from .token_choice import Evaluated, Writer, all_log_probs, evaluate_tokens, through
 
 Answer = Callable[[list[int], Tensor], Any]
@@ -281,7 +282,7 @@ class LanguagePolicy(ActorCriticPolicy):
         follow: Follow | None = None,
     ) -> list[Continuation]:
         self._refresh()
-        choose, rest = self._grammar.holding(choose) if self._grammar else (choose, unknown)
+        choose, rest = held_by(self._grammar, choose)
         return self.engine.decode(
             prefix, prompts, choose, self.chat.end, self._longest, follow, rest
         )

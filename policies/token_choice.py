@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .packed import PackedLinear
+
 
 def through(ids: list[int], end: int) -> list[int]:
     """Return the tokens of a message: all up to the first that ends a turn, and that one."""
@@ -107,8 +109,9 @@ def evaluate_tokens(
     """
     parts, places_BN = _parts(head, hidden_BNH, said, temperature, allowed_MV)
     starts: Sequence[Tensor | None] = [None] * len(parts) if first is None else first
+    likelihood: Any = _Likelihood
     found = [
-        _Likelihood.apply(part.logits_PV, part.taken_P, entropy, start_PV)  # type: ignore[no-untyped-call]
+        likelihood.apply(part.logits_PV, part.taken_P, entropy, start_PV)
         for part, start_PV in zip(parts, starts, strict=True)
     ]
     order_M = torch.cat([part.places_P for part in parts]).argsort()
@@ -186,9 +189,8 @@ def _parts(
         logits_MV = _cooled(head(hidden_MH).float(), temperature)
         return [_Part(logits_MV, tokens_M, places_M)], places_BN
     allowed_MV = allowed_MV.to(device)
-    few_M = allowed_MV.sum(1) <= _FEW
-    if not isinstance(head, nn.Linear):
-        few_M = torch.zeros_like(few_M)
+    # What multiplies in a way of its own, as adapters do, is asked for all.
+    few_M = allowed_MV.sum(1) <= (_FEW if type(head) in (nn.Linear, PackedLinear) else 0)
     parts = []
     if not few_M.all():
         many_M = ~few_M

@@ -39,17 +39,19 @@ def test_likelihoods_and_gradients_are_those_of_torch(entropy: bool, temperature
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "wrapped"])
 @pytest.mark.parametrize("held", ["free", "few", "many", "few and many"])
-def test_divergences_and_their_gradients_are_those_of_torch(held: str) -> None:
+def test_divergences_and_their_gradients_are_those_of_torch(held: str, wrapped: bool) -> None:
     torch.manual_seed(0)
     head, before, hidden = nn.Linear(6, 50), nn.Linear(6, 50), torch.randn(3, 3, 6)
     hidden.requires_grad_()
+    heads = [nn.Sequential(layer) if wrapped else layer for layer in (head, before)]
     tokens = sum(map(len, SAID))
     shares = {"free": [1.0], "few": [0.1], "many": [0.9], "few and many": [0.1, 0.9, 0.1]}[held]
     allowed = torch.rand(tokens, 50) < torch.tensor([shares]).repeat(6, 1).flatten()[:tokens, None]
     allowed[torch.arange(tokens), torch.tensor([t for said in SAID for t in said])] = True
-    first = all_log_probs(before, hidden, SAID, 0.7, allowed)
-    found = evaluate_tokens(head, hidden, SAID, 0.7, True, first, allowed)
+    first = all_log_probs(heads[1], hidden, SAID, 0.7, allowed)
+    found = evaluate_tokens(heads[0], hidden, SAID, 0.7, True, first, allowed)
     expected, place = [], 0
     for row, said in zip(hidden, SAID, strict=True):
         may = allowed[place : place + len(said)]
