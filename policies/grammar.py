@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import UserError
 from .chat import Chat
 from .decoding import Choose, Rest, unknown
-from .token_choice import held
+from .token_choice import Allowed, held
 
 _TEXT = r"[^<]([^<]|<+[^<\/])*"
 """What stands between tags: anything that does not close them."""
@@ -149,14 +149,19 @@ class Grammar:
             state.consume_token(tokens[-1])
         return []
 
-    def allowed(self, said: Sequence[Sequence[int]]) -> Tensor:
-        """Return what could have stood where each token of messages stands, shape (M, V) of bool.
+    def allowed(self, said: Sequence[Sequence[int]]) -> Allowed:
+        """Return what could have stood where each token of messages stands.
 
         Where a message has left the grammar, which one that was written by it never does,
         nothing but what stands there is allowed.
         """
         bits = np.concatenate([self._bits_of(tuple(tokens)) for tokens in said])
-        return self._unpacked(bits)
+        return Allowed.of(bits, self._vocabulary)
+
+    def decided(self, tokens: Sequence[int]) -> int:
+        """Return after how many tokens of a message nothing was left to choose, at least one."""
+        counts = np.bitwise_count(self._bits_of(tuple(tokens))).sum(1, dtype=np.int64)
+        return int(np.flatnonzero(counts > 1)[-1:].sum()) + 1
 
     def _bits_along(self, tokens: tuple[int, ...]) -> NDArray[np.uint8]:
         state, inside = self._first.deep_copy(), True

@@ -35,7 +35,7 @@ from .decoding import Choose, Continuation, Follow
 from .draft import Copy, Draft
 from .engines import engine_of, speaks_plainly
 from .grammar import held_by
-from .token_choice import Evaluated, Writer, all_log_probs, evaluate_tokens, through
+from .token_choice import Allowed, Evaluated, Writer, all_log_probs, evaluate_tokens, through
 
 Answer = Callable[[list[int], Tensor], Any]
 """From the numbers of messages that have just ended and their tokens, shape (A, L), to observations
@@ -317,11 +317,12 @@ class LanguagePolicy(ActorCriticPolicy):
             distribution = self._score(obs)[1]
             return _kl(distribution, self._first_choices(obs)), distribution.entropy()
         (prefix, prompts), said = self._prompts(obs), self._said(actions)
-        hidden_BNH, allowed_MV = self.engine.evaluate(prefix, prompts, said), self._allowed(said)
-        first = self._first(prefix, prompts, said, allowed_MV)
+        hidden_BNH = self.engine.evaluate(prefix, prompts, self._decided(said))
+        allowed = self._allowed(said)
+        first = self._first(prefix, prompts, said, allowed)
         relative_B, entropies_B = (
             evaluate_tokens(
-                self._head, hidden_BNH, said, self.temperature, True, start, allowed_MV
+                self._head, hidden_BNH, said, self.temperature, True, start, allowed
             ).entropies_B
             for start in (first, None)
         )
@@ -401,8 +402,16 @@ class LanguagePolicy(ActorCriticPolicy):
     def _head(self) -> Any:
         return self.language_model.get_output_embeddings()
 
-    def _allowed(self, said: list[list[int]]) -> Tensor | None:
+    def _allowed(self, said: list[list[int]]) -> Allowed | None:
         return None if self._grammar is None else self._grammar.allowed(said)
+
+    def _decided(self, said: list[list[int]]) -> list[list[int]]:
+        """Return as much of messages as is read to evaluate them: the rest could be nothing else.
+
+        It is also as much as was read when they were written.
+        """
+        grammar = self._grammar
+        return [tokens[: grammar.decided(tokens)] for tokens in said] if grammar else said
 
     @property
     def _drafts(self) -> bool:
@@ -449,12 +458,12 @@ class LanguagePolicy(ActorCriticPolicy):
         entropy: bool,
         relative: bool = False,
     ) -> tuple[Tensor, Evaluated]:
-        hidden_BNH = self.engine.evaluate(prefix, prompts, said)
-        allowed_MV = self._allowed(said)
+        hidden_BNH = self.engine.evaluate(prefix, prompts, self._decided(said))
+        allowed = self._allowed(said)
         # Last, for what the engine keeps of the frozen part is now there.
-        first = self._first(prefix, prompts, said, allowed_MV) if relative else None
+        first = self._first(prefix, prompts, said, allowed) if relative else None
         evaluated = evaluate_tokens(
-            self._head, hidden_BNH, said, self.temperature, entropy, first, allowed_MV
+            self._head, hidden_BNH, said, self.temperature, entropy, first, allowed
         )
         return self.value_net(hidden_BNH[:, 0]), evaluated
 
@@ -463,19 +472,20 @@ class LanguagePolicy(ActorCriticPolicy):
         prefix: list[int],
         prompts: list[list[int]],
         said: list[list[int]],
-        allowed_MV: Tensor | None,
+        allowed: Allowed | None,
     ) -> list[Tensor]:
         """Return how likely at the start all was that could stand in messages."""
-        rows = [(*prompt, -1, *tokens) for prompt, tokens in zip(prompts, said, strict=True)]
+        decided = self._decided(said)
+        rows = [(*prompt, -1, *tokens) for prompt, tokens in zip(prompts, decided, strict=True)]
         with self._start.instead():
             # The start does not change: an update reads each of its rows once for all epochs.
             if new := [i for i, row in enumerate(rows) if row not in self._read_at_start]:
-                asked = [prompts[i] for i in new], [said[i] for i in new]
+                asked = [prompts[i] for i in new], [decided[i] for i in new]
                 for i, hidden_NH in zip(new, self.engine.evaluate(prefix, *asked), strict=True):
-                    self._read_at_start[rows[i]] = hidden_NH[: len(said[i])].clone()
+                    self._read_at_start[rows[i]] = hidden_NH[: len(decided[i])].clone()
             known = [self._read_at_start[row] for row in rows]
             hidden_BNH = pad_sequence(known, batch_first=True)
-            return all_log_probs(self._head, hidden_BNH, said, self.temperature, allowed_MV)
+            return all_log_probs(self._head, hidden_BNH, said, self.temperature, allowed)
 
     def _first_choices(self, obs: Any) -> CategoricalDistribution:
         """Return the distribution over choices as it was at the start."""

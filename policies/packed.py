@@ -32,7 +32,11 @@ class PackedLinear(nn.Linear):
         """Return the product."""
         if self.weight.requires_grad or not _can_be_packed(self.weight):
             return F.linear(input, self.weight, self.bias)
-        product: Tensor = _Product.apply(input, self)  # type: ignore[no-untyped-call]
+        product: Tensor
+        if input.requires_grad and torch.is_grad_enabled():
+            product = _Product.apply(input, self)  # type: ignore[no-untyped-call]
+        else:  # as a model writes, for which autograd's way takes long
+            product = self.multiply(input)
         return product if self.bias is None else product + self.bias
 
     def multiply(self, input: Tensor, transposed: bool = False) -> Tensor:

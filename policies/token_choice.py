@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .packed import PackedLinear
@@ -85,6 +86,60 @@ class Evaluated(NamedTuple):
     was first likely, if that was given."""
 
 
+class Allowed(NamedTuple):
+    """What may stand where each of the M tokens of some messages stands.
+
+    Where it is but the token that stands there, there is no choice, and the place is in neither
+    list.
+    """
+
+    many_P: Tensor
+    """Places where many tokens may stand, ascending."""
+    mask_PV: Tensor
+    """Whether each token of the vocabulary may stand there."""
+    few_Q: Tensor
+    """Places where few may stand, ascending."""
+    ids_QK: Tensor
+    """Which these are, ascending, in rows of one length."""
+    real_QK: Tensor
+    """Which of them are real."""
+
+    @classmethod
+    def of(cls, bits_MV: NDArray[np.uint8], vocabulary: int) -> "Allowed":
+        """Return what bits allow, eight tokens a byte, the first of each in its lowest bit.
+
+        Args:
+            bits_MV: Shape (M, ceil(V / 8)); none stands for a token beyond the vocabulary.
+            vocabulary: V.
+        """
+        counts_M = np.bitwise_count(bits_MV).sum(1, dtype=np.int64)
+        many_P = np.flatnonzero(counts_M > _FEW)
+        few_Q = np.flatnonzero((counts_M > 1) & (counts_M <= _FEW))
+        mask_PV = np.unpackbits(bits_MV[many_P], axis=1, count=vocabulary, bitorder="little")
+        # Bytes without a bit are almost all, and are passed over first.
+        rows, bytes_ = np.nonzero(bits_MV[few_Q])
+        in_byte = np.unpackbits(bits_MV[few_Q[rows], bytes_, None], axis=1, bitorder="little")
+        found, bit = np.nonzero(in_byte)
+        real_QK = np.arange(counts_M[few_Q].max(initial=0)) < counts_M[few_Q, None]
+        ids_QK = np.zeros(real_QK.shape, np.int64)
+        ids_QK[real_QK] = 8 * bytes_[found] + bit
+        arrays = many_P, mask_PV.view(bool), few_Q, ids_QK, real_QK
+        return cls(*map(torch.from_numpy, arrays))
+
+    def in_full(self) -> "Allowed":
+        """Return the same with all places among those where many may stand."""
+        mask_QV = self.mask_PV.new_zeros(len(self.few_Q), self.mask_PV.shape[1])
+        mask_QV[self.real_QK.nonzero()[:, 0], self.ids_QK[self.real_QK]] = True
+        return Allowed(
+            torch.cat([self.many_P, self.few_Q]), torch.cat([self.mask_PV, mask_QV]),
+            self.few_Q[:0], self.ids_QK[:0], self.real_QK[:0],
+        )  # fmt: skip
+
+
+_FEW = 32
+"""Tokens that may stand somewhere, of which logits are computed one by one."""
+
+
 def evaluate_tokens(
     head: Any,
     hidden_BNH: Tensor,
@@ -92,30 +147,29 @@ def evaluate_tokens(
     temperature: float,
     entropy: bool,
     first: Sequence[Tensor] | None = None,
-    allowed_MV: Tensor | None = None,
+    allowed: Allowed | None = None,
 ) -> Evaluated:
     """Return how likely messages are, from what the last layer says before each of their tokens.
 
     Args:
         head: From what the last layer says to logits.
-        hidden_BNH: N of the longest message.
+        hidden_BNH: N of the longest message, or as far as `allowed` leaves a choice.
         said: The tokens of each message.
         temperature: What logits are divided by.
         entropy: Whether to compute entropies, too.
         first: What `all_log_probs` said of them at the start, which entropies are then relative
             to.
-        allowed_MV: What may stand where each of the M tokens of all messages stands; what may
-            not has no probability.
+        allowed: What may stand where each token stands; what may not has no probability.
     """
-    parts, places_BN = _parts(head, hidden_BNH, said, temperature, allowed_MV)
+    parts, places_BN = _parts(head, hidden_BNH, said, temperature, allowed)
     starts: Sequence[Tensor | None] = [None] * len(parts) if first is None else first
     likelihood: Any = _Likelihood
-    found = [
-        likelihood.apply(part.logits_PV, part.taken_P, entropy, start_PV)
-        for part, start_PV in zip(parts, starts, strict=True)
-    ]
-    order_M = torch.cat([part.places_P for part in parts]).argsort()
-    taken_M, entropy_M = (torch.cat(each)[order_M] for each in zip(*found, strict=True))
+    # Of what alone may stand somewhere both are 0, and have a gradient, which is 0, too.
+    taken_M = entropy_M = hidden_BNH.flatten()[:0].float().sum().repeat(sum(map(len, said)))
+    for part, start_PV in zip(parts, starts, strict=True):
+        taken_P, entropy_P = likelihood.apply(part.logits_PV, part.taken_P, entropy, start_PV)
+        taken_M = taken_M.index_copy(0, part.places_P, taken_P)
+        entropy_M = entropy_M.index_copy(0, part.places_P, entropy_P)
     sums_B = _per_row(taken_M, places_BN).sum(1)
     if not entropy:
         return Evaluated(sums_B, None)
@@ -129,14 +183,14 @@ def all_log_probs(
     hidden_BNH: Tensor,
     said: Sequence[Sequence[int]],
     temperature: float,
-    allowed_MV: Tensor | None = None,
+    allowed: Allowed | None = None,
 ) -> list[Tensor]:
     """Return the log-probabilities of all that could stand where each token of messages stands.
 
     Returns:
         What `evaluate_tokens` takes, which says what is given.
     """
-    parts, _ = _parts(head, hidden_BNH, said, temperature, allowed_MV)
+    parts, _ = _parts(head, hidden_BNH, said, temperature, allowed)
     return [_normalized(part.logits_PV) for part in parts]
 
 
@@ -147,10 +201,6 @@ def held(logits: Tensor, allowed: Tensor | None) -> Tensor:
 
 _NEVER = -1e9
 """Logit of what may not stand: finite, so that 0 times it is 0."""
-
-
-_FEW = 32
-"""Tokens that may stand somewhere, of which logits are computed one by one."""
 
 
 class _Part(NamedTuple):
@@ -169,48 +219,45 @@ def _parts(
     hidden_BNH: Tensor,
     said: Sequence[Sequence[int]],
     temperature: float,
-    allowed_MV: Tensor | None,
+    allowed: Allowed | None,
 ) -> tuple[list[_Part], Tensor]:
     """Return logits of the tokens of messages, and where these stand, shape (B, N).
 
-    A grammar leaves many tokens, as those of a tag, few others than themselves: the product with
-    the whole vocabulary, and all that is computed of it, is for the rest.
+    A grammar leaves many tokens, as those of a tag, few others than themselves, or none: the
+    product with the whole vocabulary, and all that is computed of it, is for the rest.
     """
     counts = [len(tokens) for tokens in said]
     device = hidden_BNH.device
     places_BN = torch.arange(max(counts), device=device) < torch.tensor(
         counts, device=device
     ).unsqueeze(1)
-    # Logits of padding would cost as much as those of tokens.
-    hidden_MH = hidden_BNH[:, : max(counts)][places_BN]
+    rows_M, columns_M = places_BN.nonzero(as_tuple=True)
     tokens_M = torch.tensor([t for tokens in said for t in tokens], device=device)
-    places_M = torch.arange(len(tokens_M), device=device)
-    if allowed_MV is None:
-        logits_MV = _cooled(head(hidden_MH).float(), temperature)
-        return [_Part(logits_MV, tokens_M, places_M)], places_BN
-    allowed_MV = allowed_MV.to(device)
+
+    def hidden(places_P: Tensor) -> Tensor:
+        # Logits of padding would cost as much as those of tokens.
+        at_P = rows_M[places_P] * hidden_BNH.shape[1] + columns_M[places_P]
+        return hidden_BNH.flatten(0, 1).index_select(0, at_P)
+
+    def whole(places_P: Tensor, mask_PV: Tensor | None) -> _Part:
+        logits_PV = held(_cooled(head(hidden(places_P)).float(), temperature), mask_PV)
+        return _Part(logits_PV, tokens_M[places_P], places_P)
+
+    if allowed is None:
+        return [whole(torch.arange(len(tokens_M), device=device), None)], places_BN
     # What multiplies in a way of its own, as adapters do, is asked for all.
-    few_M = allowed_MV.sum(1) <= (_FEW if type(head) in (nn.Linear, PackedLinear) else 0)
+    if type(head) not in (nn.Linear, PackedLinear):
+        allowed = allowed.in_full()
+    allowed = Allowed(*(tensor.to(device) for tensor in allowed))
     parts = []
-    if not few_M.all():
-        many_M = ~few_M
-        logits_PV = held(_cooled(head(hidden_MH[many_M]).float(), temperature), allowed_MV[many_M])
-        parts.append(_Part(logits_PV, tokens_M[many_M], places_M[many_M]))
-    if few_M.any():
-        ids_PV, real_PV = _listed(allowed_MV[few_M])
-        logits_PV = _products(head, hidden_MH[few_M], ids_PV).float()
-        logits_PV = held(_cooled(logits_PV, temperature), real_PV)
-        taken_P = (real_PV & (ids_PV == tokens_M[few_M, None])).int().argmax(1)
-        parts.append(_Part(logits_PV, taken_P, places_M[few_M]))
+    if len(allowed.many_P):
+        parts.append(whole(allowed.many_P, allowed.mask_PV))
+    if len(few_Q := allowed.few_Q):
+        logits_QK = _products(head, hidden(few_Q), allowed.ids_QK).float()
+        logits_QK = held(_cooled(logits_QK, temperature), allowed.real_QK)
+        taken_QK = allowed.real_QK & (allowed.ids_QK == tokens_M[few_Q, None])
+        parts.append(_Part(logits_QK, taken_QK.int().argmax(1), few_Q))
     return parts, places_BN
-
-
-def _listed(allowed_PV: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which tokens may stand in each place, in rows of one length, and which are real."""
-    ids = allowed_PV.nonzero()[:, 1]
-    counts_P = allowed_PV.sum(1)
-    real_PK = torch.arange(int(counts_P.max()), device=ids.device) < counts_P[:, None]
-    return torch.zeros_like(real_PK, dtype=torch.long).masked_scatter(real_PK, ids), real_PK
 
 
 def _products(head: nn.Linear, hidden_PH: Tensor, ids_PK: Tensor) -> Tensor:

@@ -52,6 +52,15 @@ def written(grammar: Grammar, chat: Chat, length: int, seed: int) -> str:
     return chat.text(ids) if ids[-1] == chat.end else ""
 
 
+def mask_of(grammar: Grammar, ids: list[int]) -> torch.Tensor:
+    """Return what may stand where each token of a message stands, shape (N, V)."""
+    allowed = grammar.allowed([ids]).in_full()
+    mask_NV = torch.zeros(len(ids), allowed.mask_PV.shape[1], dtype=torch.bool)
+    mask_NV[torch.arange(len(ids)), torch.tensor(ids)] = True
+    mask_NV[allowed.many_P] = allowed.mask_PV
+    return mask_NV
+
+
 @pytest.mark.parametrize("said", ["1 << 2", "a <= b << c", "x", "< is less"])
 def test_what_stands_in_a_call_may_hold_brackets(said: str, tiny_chat_folder: Path) -> None:
     chat = Chat(str(tiny_chat_folder))
@@ -93,8 +102,9 @@ def test_how_a_message_ends_is_told_as_soon_as_there_is_one_way_only(
     for _ in ids[:-1]:
         choose(torch.zeros(1, len(chat.tokenizer)), [5])
         told.append(rest(5))
-    counts = grammar.allowed([ids]).sum(1).tolist()
+    counts = mask_of(grammar, ids).sum(1).tolist()
     last = max(place for place, count in enumerate(counts) if count > 1)
+    assert grammar.decided(ids) == last + 1
     assert 0 < last < len(ids) - 2
     assert told == [ids[place:] if place > last else [] for place in range(1, len(ids))]
 
@@ -142,11 +152,11 @@ def test_what_could_have_stood_in_a_message(
         if taken[-1] != wanted:
             break
     assert (taken == ids) is fits
-    allowed = grammar.allowed([ids])
-    assert allowed.shape == (len(ids), len(chat.tokenizer))
+    allowed = mask_of(grammar, ids)
     assert all(allowed[place, token] for place, token in enumerate(ids))
     if not fits:  # nothing but what stands there, from where it left the grammar
         assert allowed[len(taken) :].sum(1).eq(1).all()
+        assert grammar.decided(ids) <= len(taken)
 
 
 @pytest.mark.parametrize("relative", [False, True])

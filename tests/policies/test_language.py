@@ -121,6 +121,28 @@ def test_dialogues_that_go_on_at_once_are_as_likely_when_they_are_learned_from(
     torch.testing.assert_close(again[1], log_probs, atol=1e-4, rtol=0)
 
 
+def test_what_was_written_is_not_read_again(
+    tiny_chat_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grammar = r"start: /[0-9]{1,3}<\/answer>/"  # behind `<` there is no choice
+    ours = policy(tiny_chat_folder, prefix=EXAMPLES, last_layers=1, grammar=grammar)
+    obs = seen(tiny_chat_folder)
+    actions, values, log_probs = ours(obs)
+    said = [ours.chat.text(row) for row in ours._said(actions)]
+    assert all(text.endswith("</answer>") for text in said)
+
+    def read_again(*args: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(ours.engine._decoder, "_forward", read_again)
+    again = ours.evaluate_actions(obs, actions)
+    torch.testing.assert_close(again[0], values, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(again[1], log_probs, atol=1e-5, rtol=0)
+    kl, entropy = ours.kl_and_entropy(obs, actions)
+    torch.testing.assert_close(kl, torch.zeros(4))
+    torch.testing.assert_close(entropy, again[2])
+
+
 def test_padding_behind_the_end_counts_for_nothing(tiny_chat_folder: Path) -> None:
     ours, obs = policy(tiny_chat_folder), seen(tiny_chat_folder)
     actions = ours(obs)[0]

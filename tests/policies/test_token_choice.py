@@ -1,8 +1,9 @@
 """Tokens as actions: their distribution, log-probabilities and gradients, against torch's own."""
 
+import numpy as np
 import pytest
 import torch
-from palaestra.policies.token_choice import Writer, all_log_probs, evaluate_tokens
+from palaestra.policies.token_choice import Allowed, Writer, all_log_probs, evaluate_tokens
 from scipy.stats import chisquare
 from torch import nn
 
@@ -40,18 +41,22 @@ def test_likelihoods_and_gradients_are_those_of_torch(entropy: bool, temperature
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "wrapped"])
-@pytest.mark.parametrize("held", ["free", "few", "many", "few and many"])
+@pytest.mark.parametrize("held", ["free", "few", "many", "few and many", "one and many", "one"])
 def test_divergences_and_their_gradients_are_those_of_torch(held: str, wrapped: bool) -> None:
     torch.manual_seed(0)
     head, before, hidden = nn.Linear(6, 50), nn.Linear(6, 50), torch.randn(3, 3, 6)
     hidden.requires_grad_()
     heads = [nn.Sequential(layer) if wrapped else layer for layer in (head, before)]
     tokens = sum(map(len, SAID))
-    shares = {"free": [1.0], "few": [0.1], "many": [0.9], "few and many": [0.1, 0.9, 0.1]}[held]
+    shares = {
+        "free": [1.0], "few": [0.1], "many": [0.9], "few and many": [0.1, 0.9, 0.1],
+        "one and many": [0.9, 0.0, 0.0], "one": [0.0],
+    }[held]  # fmt: skip
     allowed = torch.rand(tokens, 50) < torch.tensor([shares]).repeat(6, 1).flatten()[:tokens, None]
     allowed[torch.arange(tokens), torch.tensor([t for said in SAID for t in said])] = True
-    first = all_log_probs(heads[1], hidden, SAID, 0.7, allowed)
-    found = evaluate_tokens(heads[0], hidden, SAID, 0.7, True, first, allowed)
+    bits = Allowed.of(np.packbits(allowed.numpy(), axis=1, bitorder="little"), 50)
+    first = all_log_probs(heads[1], hidden, SAID, 0.7, bits)
+    found = evaluate_tokens(heads[0], hidden, SAID, 0.7, True, first, bits)
     expected, place = [], 0
     for row, said in zip(hidden, SAID, strict=True):
         may = allowed[place : place + len(said)]
@@ -70,7 +75,7 @@ def test_divergences_and_their_gradients_are_those_of_torch(held: str, wrapped: 
     torchs = torch.stack(expected)
     torch.testing.assert_close(ours, torchs, atol=1e-5, rtol=1e-4)
     for one, other in zip(
-        torch.autograd.grad(ours @ weighing, trained),
+        torch.autograd.grad(ours @ weighing, trained, materialize_grads=True),
         torch.autograd.grad(torchs @ weighing, trained),
         strict=True,
     ):
