@@ -51,7 +51,8 @@ def imitate(
         tell: Called with the loss of each step, in nats a token.
 
     Raises:
-        UserError: there are not so many layers, or not enough tokens that no dialogue holds.
+        UserError: there are not so many layers, or not enough tokens that no dialogue holds, or in
+            some dialogue the assistant says nothing.
     """
     # Not the model's own, which reads all layers: what is below those that are taught is read once.
     engine = engine_of(lm.model, adapt(lm.model, last_layers))
@@ -147,6 +148,9 @@ def _labelled(lm: CausalLM, dialogues: Sequence[Sequence[Message]]) -> list[_Row
         for place, message in enumerate(dialogue)
         if message["role"] == "assistant"
     ]
+    if not dialogues or len({number for number, _ in turns}) < len(dialogues):
+        raise UserError("what is imitated are messages of the assistant: give dialogues, each "
+                        "with one or more")  # fmt: skip
     prompts = lm.chat.tokenize_all([lm.chat.render(dialogues[n][:place]) for n, place in turns])
     said = lm.chat.tokenize_all([dialogues[n][place]["content"] for n, place in turns])
     rows: list[_Row] = [([], []) for _ in dialogues]

@@ -111,3 +111,11 @@ def test_too_few_tokens_for_a_disguise_are_named(tiny_chat_folder: Path) -> None
         UserError, match=r"all but 0 tokens, too few to stand for \d+ digits.*symbols=0"
     ):
         _Disguise(lm.chat, [(everything, [])])
+
+
+@pytest.mark.parametrize("dialogues", [[], [DIALOGUES[0][:2]], [DIALOGUES[0], DIALOGUES[1][:1]]])
+def test_dialogues_that_teach_nothing_are_refused(
+    dialogues: list[list[dict[str, str]]], tiny_chat_folder: Path
+) -> None:
+    with pytest.raises(UserError, match="messages of the assistant"):
+        imitate(CausalLM(str(tiny_chat_folder)), dialogues, 0)
