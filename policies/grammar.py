@@ -161,7 +161,8 @@ class Grammar:
     def decided(self, tokens: Sequence[int]) -> int:
         """Return after how many tokens of a message nothing was left to choose, at least one."""
         counts = np.bitwise_count(self._bits_of(tuple(tokens))).sum(1, dtype=np.int64)
-        return int(np.flatnonzero(counts > 1)[-1:].sum()) + 1
+        chosen = np.flatnonzero(counts > 1)
+        return int(chosen[-1]) + 1 if len(chosen) else 1
 
     def _bits_along(self, tokens: tuple[int, ...]) -> NDArray[np.uint8]:
         state, inside = self._first.deep_copy(), True

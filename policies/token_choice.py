@@ -94,11 +94,11 @@ class Allowed(NamedTuple):
     """
 
     many_P: Tensor
-    """Places where many tokens may stand, ascending."""
+    """Places where many tokens may stand."""
     mask_PV: Tensor
     """Whether each token of the vocabulary may stand there."""
     few_Q: Tensor
-    """Places where few may stand, ascending."""
+    """Places where few may stand."""
     ids_QK: Tensor
     """Which these are, ascending, in rows of one length."""
     real_QK: Tensor
