@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 from llguidance import LLMatcher
 from llguidance.hf import from_tokenizer
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from torch import Tensor
 from ..errors import UserError
 from .chat import Chat
 from .decoding import Choose, Rest, unknown
-from .token_choice import Allowed, held
+from .token_choice import Allowed, held, unpacked
 
 _TEXT = r"[^<]([^<]|<+[^<\/])*"
 """What stands between tags: anything that does not close them."""
@@ -128,7 +127,7 @@ class Grammar:
         def chosen(logits_AV: Tensor, rows: list[int]) -> Tensor:
             here = [states.setdefault(row, self._first.deep_copy()) for row in rows]
             bits = [np.frombuffer(state.compute_bitmask(), np.uint8) for state in here]
-            tokens_A = choose(held(logits_AV, self._unpacked(np.stack(bits))), rows)
+            tokens_A = choose(held(logits_AV, unpacked(np.stack(bits), self._vocabulary)), rows)
             for state, token in zip(here, tokens_A.tolist(), strict=True):
                 state.consume_token(token)
             return tokens_A
@@ -177,7 +176,3 @@ class Grammar:
             if inside:
                 state.consume_token(token)
         return np.stack(rows)
-
-    def _unpacked(self, bits: NDArray[np.uint8]) -> Tensor:
-        allowed = np.unpackbits(bits, axis=1, count=self._vocabulary, bitorder="little")
-        return torch.from_numpy(allowed.view(bool))

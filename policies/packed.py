@@ -34,7 +34,8 @@ class PackedLinear(nn.Linear):
             return F.linear(input, self.weight, self.bias)
         product: Tensor
         if input.requires_grad and torch.is_grad_enabled():
-            product = _Product.apply(input, self)  # type: ignore[no-untyped-call]
+            differentiable: Any = _Product
+            product = differentiable.apply(input, self)
         else:  # as a model writes, for which autograd's way takes long
             product = self.multiply(input)
         return product if self.bias is None else product + self.bias

@@ -115,7 +115,6 @@ class Allowed(NamedTuple):
         counts_M = np.bitwise_count(bits_MV).sum(1, dtype=np.int64)
         many_P = np.flatnonzero(counts_M > _FEW)
         few_Q = np.flatnonzero((counts_M > 1) & (counts_M <= _FEW))
-        mask_PV = np.unpackbits(bits_MV[many_P], axis=1, count=vocabulary, bitorder="little")
         # Bytes without a bit are almost all, and are passed over first.
         rows, bytes_ = np.nonzero(bits_MV[few_Q])
         in_byte = np.unpackbits(bits_MV[few_Q[rows], bytes_, None], axis=1, bitorder="little")
@@ -123,8 +122,8 @@ class Allowed(NamedTuple):
         real_QK = np.arange(counts_M[few_Q].max(initial=0)) < counts_M[few_Q, None]
         ids_QK = np.zeros(real_QK.shape, np.int64)
         ids_QK[real_QK] = 8 * bytes_[found] + bit
-        arrays = many_P, mask_PV.view(bool), few_Q, ids_QK, real_QK
-        return cls(*map(torch.from_numpy, arrays))
+        places_P, *of_few = map(torch.from_numpy, (many_P, few_Q, ids_QK, real_QK))
+        return cls(places_P, unpacked(bits_MV[many_P], vocabulary), *of_few)
 
     def in_full(self) -> "Allowed":
         """Return the same with all places among those where many may stand."""
@@ -192,6 +191,12 @@ def all_log_probs(
     """
     parts, _ = _parts(head, hidden_BNH, said, temperature, allowed)
     return [_normalized(part.logits_PV) for part in parts]
+
+
+def unpacked(bits_MV: NDArray[np.uint8], vocabulary: int) -> Tensor:
+    """Return bits as `Allowed.of` takes them, as bool, shape (M, V)."""
+    allowed_MV = np.unpackbits(bits_MV, axis=1, count=vocabulary, bitorder="little")
+    return torch.from_numpy(allowed_MV.view(bool))
 
 
 def held(logits: Tensor, allowed: Tensor | None) -> Tensor:

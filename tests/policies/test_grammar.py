@@ -153,6 +153,7 @@ def test_what_could_have_stood_in_a_message(
             break
     assert (taken == ids) is fits
     allowed = mask_of(grammar, ids)
+    assert allowed.shape == (len(ids), len(chat.tokenizer))
     assert all(allowed[place, token] for place, token in enumerate(ids))
     if not fits:  # nothing but what stands there, from where it left the grammar
         assert allowed[len(taken) :].sum(1).eq(1).all()
