@@ -91,29 +91,32 @@ class ChoiceScorer(nn.Module):
 
     def forward_actor(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits of the choices, shape (B, K)."""
-        task_B_E, reply_B_E, choices_B_K_E, mask_B_K = self._split(features)
-        alike_B_K_E = reply_B_E.unsqueeze(1) * choices_B_K_E
-        seen = [choices_B_K_E, task_B_E.unsqueeze(1) * choices_B_K_E, alike_B_K_E]
+        dialogue_B_2E, choices_B_K_E, mask_B_K = self._split(features)
+        task_B_E, reply_B_E = dialogue_B_2E.chunk(2, dim=1)
+        # The choice itself and its products with task and reply, in one product.
+        factors_B_3_E = torch.stack([torch.ones_like(task_B_E), task_B_E, reply_B_E], 1)
+        seen_B_K_3_E = factors_B_3_E.unsqueeze(1) * choices_B_K_E.unsqueeze(2)
         # What task and reply add to the first layer is the same for all choices of a row.
         first: Any = self.actor[0]
         of_dialogue, of_choice = first.weight.split([2 * EMBEDDING, 3 * EMBEDDING], dim=1)
-        shared_B_W = F.linear(torch.cat([task_B_E, reply_B_E], 1), of_dialogue)
-        hidden = shared_B_W.unsqueeze(1) + F.linear(torch.cat(seen, dim=-1), of_choice)
+        shared_B_W = F.linear(dialogue_B_2E, of_dialogue)
+        hidden = shared_B_W.unsqueeze(1) + F.linear(seen_B_K_3_E.flatten(2), of_choice)
         hidden = hidden * _SCALE + first.bias
         for module in list(self.actor)[1:]:
             hidden = module(hidden)
-        logits_B_K = self.score(hidden).squeeze(-1) + self.resemblance * alike_B_K_E.sum(-1)
+        cosine_B_K = seen_B_K_3_E[:, :, 2].sum(-1)
+        logits_B_K = self.score(hidden).squeeze(-1) + self.resemblance * cosine_B_K
         masked_B_K: torch.Tensor = logits_B_K.masked_fill(mask_B_K == 0, _MASKED)
         return masked_B_K
 
     def forward_critic(self, features: torch.Tensor) -> torch.Tensor:
         """Return the critic's latent, shape (B, width)."""
-        task_B_E, reply_B_E, *_ = self._split(features)
-        latent: torch.Tensor = self.critic(torch.cat([task_B_E, reply_B_E], 1) * _SCALE)
+        dialogue_B_2E, *_ = self._split(features)
+        latent: torch.Tensor = self.critic(dialogue_B_2E * _SCALE)
         return latent
 
     def _split(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        task, reply, choices, mask = torch.split(
-            features, [EMBEDDING, EMBEDDING, self._choices * EMBEDDING, self._choices], dim=1
+        dialogue, choices, mask = torch.split(
+            features, [2 * EMBEDDING, self._choices * EMBEDDING, self._choices], dim=1
         )
-        return task, reply, choices.reshape(-1, self._choices, EMBEDDING), mask
+        return dialogue, choices.reshape(-1, self._choices, EMBEDDING), mask

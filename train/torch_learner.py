@@ -8,7 +8,6 @@ Features that cannot change are computed once a rollout.
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
-from torch import nn
 from torch.nn import functional as F
 
 from ..errors import UserError
@@ -26,6 +24,7 @@ from .compiled.network import Network
 from .compiled.structure import DISTRIBUTIONS, choices_of
 from .compiled.transitions import check_choices, order_of, pack
 from .compiled.update import KL, LOSS, Settings, differentiate_outputs
+from .descent import Descent, fused
 
 _CHUNK = 256
 """Transitions whose features are computed at a time."""
@@ -79,9 +78,10 @@ class TorchLearner:
         """
         parameters = list(self._policy.parameters())
         statistics: list[NDArray[np.float64]] = []
-        norms: list[torch.Tensor] = []
+        norms: list[Any] = []
         stopped = False
-        with _fused(self._policy.optimizer):
+        descent = Descent(self._policy.optimizer, parameters)
+        with fused(self._policy.optimizer):
             while len(statistics) < epochs and not stopped:
                 found: list[Any] = []
                 for rows_B in self._minibatches(settings.batch_size):
@@ -90,7 +90,7 @@ class TorchLearner:
                     limit = 1.5 * settings.target_kl  # without one, nothing asks the device
                     if stopped := limit < math.inf and bool(loss.statistics_6[KL] > limit):
                         break
-                    norms.append(self._descend(loss, parameters, settings))
+                    norms.append(self._descend(loss, descent, settings))
                 statistics.append(_on_host(found))
                 if not np.isfinite([*statistics[-1][:, LOSS], *_on_host(norms)]).all():
                     raise _diverged()
@@ -101,16 +101,13 @@ class TorchLearner:
         order_M = order_of(self._buffer, len(self.transitions.returns_M), whole)
         yield from torch.split(torch.as_tensor(order_M, device=self._policy.device), size)
 
-    def _descend(
-        self, loss: _Loss, parameters: list[nn.Parameter], settings: Settings
-    ) -> torch.Tensor:
+    def _descend(self, loss: _Loss, descent: Descent, settings: Settings) -> Any:
         """Take a step, and return the norm of the gradient before it was clipped."""
-        self._policy.optimizer.zero_grad()
+        descent.clear()
         torch.autograd.backward(loss.roots, loss.slopes)
-        norm = nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+        norm = descent.step(settings.max_grad_norm)
         if self._on_cpu and not math.isfinite(norm):
             raise _diverged()
-        self._policy.optimizer.step()
         return norm
 
     # The loss
@@ -216,7 +213,7 @@ class TorchLearner:
                 policy.extract_features(self._observed(rows))
                 for rows in torch.split(rows_M, _CHUNK)
             ]
-        return torch.cat(features)
+        return torch.cat(features) if len(features) > 1 else features[0]
 
     def _on_device(self, data: Any) -> Any:
         if isinstance(data, dict):
@@ -258,39 +255,6 @@ def _fit(
         and (not gaussian or log_std.shape == (width,))
         and all(t.dtype is torch.float32 for t in (outputs, values, log_std))
     )
-
-
-@contextmanager
-def _fused(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Let Adam take a step in one call where it would do so only if told.
-
-    On a GPU torch already does, and would want its count of steps to be there.
-    """
-    groups: list[dict[str, Any]] = []
-    if type(optimizer) in (torch.optim.Adam, torch.optim.AdamW):
-        groups = [g for g in optimizer.param_groups if _can_be_fused(g, optimizer.state)]
-    for group in groups:
-        group["fused"] = True
-    try:
-        yield
-    finally:
-        for group in groups:
-            group["fused"] = None
-
-
-def _can_be_fused(group: dict[str, Any], state: Any) -> bool:
-    """Tell whether torch's fused code, which reads numbers as they lie in memory, is right."""
-    told = any(group.get(option) for option in ("foreach", "capturable", "differentiable"))
-    pairs = [(p, t) for p in group["params"] for t in (p, *state.get(p, {}).values())]
-    plain = all(
-        isinstance(t, torch.Tensor)
-        and t.shape in ((), p.shape)
-        and t.device.type == "cpu"
-        and t.is_floating_point()
-        and t.is_contiguous()
-        for p, t in pairs
-    )
-    return group.get("fused") is None and plain and not told
 
 
 def _on_host(found: list[Any]) -> NDArray[np.float64]:

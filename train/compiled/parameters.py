@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from .adam import Adam
 from .network import Floats
 from .structure import NotCompiled, places
-from .update import Adam
 
 
 class SharedParameters:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .adam import Adam, norm_of, step
 from .distributions import slope, weigh
 from .elementary import exp
 from .network import INPUTS, Floats, Network, aligned, backward, fast, forward, memory, turn
@@ -55,16 +56,6 @@ class Settings(NamedTuple):
     weight_decay: float
 
 
-class Adam(NamedTuple):
-    """Adam's memory, each number beside the parameter that it belongs to."""
-
-    gradient: Floats
-    means: Floats
-    """Running means of gradients, `exp_avg` in torch."""
-    squares: Floats
-    """Running means of their squares, `exp_avg_sq`."""
-
-
 class Work(NamedTuple):
     """Memory of `differentiate`, for one chunk of rows."""
 
@@ -107,8 +98,7 @@ def run_epochs(  # type: ignore[no-untyped-def]
     Returns:
         Adam's steps, the minibatches of the last epoch that were looked at, and how it ended.
 
-    Source: Schulman et al., "Proximal Policy Optimization Algorithms" (2017); Kingma and Ba,
-    "Adam: A Method for Stochastic Optimization" (2015), as torch computes it.
+    Source: Schulman et al., "Proximal Policy Optimization Algorithms" (2017).
     """
     epochs, batches, _ = statistics_E_B_6.shape
     for e, b in np.ndindex(epochs, batches):
@@ -119,12 +109,15 @@ def run_epochs(  # type: ignore[no-untyped-def]
         )
         if statistics_6[KL] > 1.5 * settings.target_kl:
             return steps, b + 1, STOPPED
-        norm = _norm(adam.gradient)
+        norm = norm_of(adam.gradient)
         if not (norm < np.inf and abs(statistics_6[LOSS]) < np.inf):
             return steps, b + 1, NOT_FINITE
         steps += 1
         factor = np.float32(min(settings.max_grad_norm / (norm + 1e-6), 1.0))
-        _step(parameters, adam, factor, steps, settings)
+        step(
+            parameters, adam, factor, steps, settings.learning_rate, settings.beta1,
+            settings.beta2, settings.eps, settings.weight_decay,
+        )  # fmt: skip
     return steps, batches, DONE
 
 
@@ -351,30 +344,3 @@ def _moments(advantages_M: Floats, rows_B: NDArray[np.int64], normalize: bool): 
     for m in rows_B:
         squares += (advantages_M[m] - mean) ** 2
     return np.float32(mean), np.float32(1.0 / (math.sqrt(squares / (size - 1)) + 1e-8))
-
-
-@fast
-def _norm(gradient: Floats) -> float:
-    total = _ZERO
-    for i in range(len(gradient)):
-        total += gradient[i] * gradient[i]
-    return math.sqrt(total)
-
-
-@fast
-def _step(
-    parameters: Floats, adam: Adam, factor: np.float32, steps: int, settings: Settings
-) -> None:
-    """Take one of Adam's steps with the gradient times a factor, which stays in its place."""
-    gradient, means, squares = adam.gradient, adam.means, adam.squares
-    rest1, rest2 = np.float32(1.0 - settings.beta1), np.float32(1.0 - settings.beta2)
-    beta2, eps = np.float32(settings.beta2), np.float32(settings.eps)
-    decay = np.float32(settings.weight_decay)
-    stride = np.float32(settings.learning_rate / (1.0 - settings.beta1**steps))
-    correction = np.float32(1.0 / math.sqrt(1.0 - settings.beta2**steps))
-    for i in range(len(parameters)):
-        gradient[i] *= factor
-        slope = gradient[i] + decay * parameters[i]
-        means[i] += rest1 * (slope - means[i])
-        squares[i] = beta2 * squares[i] + rest2 * slope * slope
-        parameters[i] -= stride * means[i] / (math.sqrt(squares[i]) * correction + eps)

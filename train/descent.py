@@ -1,0 +1,172 @@
+"""Clipping and steps of an optimiser, in fewer and faster calls than torch makes by itself."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from .compiled.adam import Adam, norm_of, step
+from .compiled.network import Floats
+from .compiled.structure import watched
+
+_MANY = 2**22
+"""Parameters from which on a step waits for memory, which torch's threads share."""
+_TOLD = ("foreach", "fused", "capturable", "differentiable")
+"""Options of torch's Adam that say how it is computed."""
+_OTHER = ("amsgrad", "maximize", "decoupled_weight_decay")
+"""Options that say that something else is."""
+
+
+class _Place(NamedTuple):
+    """Where a parameter and what Adam knows of it lie in memory."""
+
+    address: int
+    values: Floats
+    means: Floats
+    squares: Floats
+    steps_1: Floats
+    rates: tuple[float, ...]
+    """The learning rate, both betas, eps and the weight decay."""
+
+
+class Descent:
+    """Clip gradients together and take an optimiser's steps, as torch does.
+
+    Where that is Adam on the CPU, it is compiled code: torch makes a dozen calls for each
+    parameter, which for small ones takes as long as the network, and reads large ones twice as
+    often.
+
+    Args:
+        optimizer: Takes the steps. Nobody else changes it or its state in between.
+        parameters: Whose gradients are clipped.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
+    ) -> None:
+        self._optimizer, self._parameters = optimizer, list(parameters)
+        self._on_cpu = all(p.device.type == "cpu" for p in self._parameters)
+        self._groups = _groups_of(optimizer, self._parameters)
+        self._places: dict[nn.Parameter, _Place] = {}
+
+    def clear(self) -> None:
+        """Forget gradients."""
+        if self._groups is None:
+            self._optimizer.zero_grad()
+        else:  # without asking who listens
+            for p in self._parameters:
+                p.grad = None
+
+    def step(self, most: float) -> Any:
+        """Shorten the gradient to a norm and take a step.
+
+        Returns:
+            The norm that the gradient had. If it is seen not to be finite no step is taken; on
+            another device than the CPU it is not looked at.
+        """
+        learned = [p for p in self._parameters if p.grad is not None]
+        if self._groups is None or not all(_is_plain(p.grad) for p in learned):
+            norm: Any = nn.utils.clip_grad_norm_(self._parameters, most)
+            if not self._on_cpu or math.isfinite(norm):
+                self._optimizer.step()
+            return norm
+        gradients = [_flat(p.grad) for p in learned]
+        norm = math.hypot(*map(norm_of, gradients))
+        if not math.isfinite(norm):
+            return norm
+        factor = np.float32(min(most / (norm + 1e-6), 1.0))
+        for p, gradient in zip(learned, gradients, strict=True):
+            _, values, means, squares, steps_1, rates = self._place_of(p, self._groups[p])
+            steps_1 += 1
+            step(values, Adam(gradient, means, squares), factor, float(steps_1[0]), *rates)
+        torch.autograd.graph.increment_version(learned)  # which torch does by itself
+        return norm
+
+    def _place_of(self, p: nn.Parameter, group: dict[str, Any]) -> _Place:
+        place = self._places.get(p)
+        if place is None or place.address != p.data_ptr():
+            state = self._optimizer.state[p]
+            for name in ("exp_avg", "exp_avg_sq"):
+                state.setdefault(name, torch.zeros_like(p))
+            state.setdefault("step", torch.zeros((), dtype=torch.float32))
+            rates = [group["lr"], *group["betas"], group["eps"], group["weight_decay"]]
+            self._places[p] = place = _Place(
+                p.data_ptr(),
+                _flat(p.detach()),
+                _flat(state["exp_avg"]),
+                _flat(state["exp_avg_sq"]),
+                _flat(state["step"]),
+                tuple(map(float, rates)),
+            )
+        return place
+
+
+@contextmanager
+def fused(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Let Adam take a step in one call where it would do so only if told.
+
+    On a GPU torch already does, and would want its count of steps to be there.
+    """
+    groups: list[dict[str, Any]] = []
+    if type(optimizer) in (torch.optim.Adam, torch.optim.AdamW):
+        groups = [g for g in optimizer.param_groups if _can_be_fused(g, optimizer.state)]
+    for group in groups:
+        group["fused"] = True
+    try:
+        yield
+    finally:
+        for group in groups:
+            group["fused"] = None
+
+
+def _groups_of(
+    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
+) -> dict[nn.Parameter, dict[str, Any]] | None:
+    """Return the group of each parameter; None if the steps are none that are compiled."""
+    groups = {p: group for group in optimizer.param_groups for p in group["params"]}
+    plain = (
+        type(optimizer) is torch.optim.Adam
+        and not watched(optimizer)
+        and groups.keys() == set(parameters)
+        and sum(p.numel() for p in parameters) < _MANY
+        and all(_can_be_fused(g, optimizer.state) for g in optimizer.param_groups)
+    )
+    if not plain:
+        return None
+    other = any(
+        any(group.get(option) for option in _OTHER)
+        or any(isinstance(rate, torch.Tensor) for rate in (group["lr"], *group["betas"]))
+        for group in optimizer.param_groups
+    )
+    tensors = [t for p in parameters for t in (p, *optimizer.state.get(p, {}).values())]
+    return None if other or any(t.dtype is not torch.float32 for t in tensors) else groups
+
+
+def _can_be_fused(group: dict[str, Any], state: Any) -> bool:
+    """Tell whether code that reads numbers as they lie in memory is right."""
+    told = any(group.get(option) for option in _TOLD)
+    pairs = [(p, t) for p in group["params"] for t in (p, *state.get(p, {}).values())]
+    plain = all(
+        isinstance(t, torch.Tensor)
+        and t.shape in ((), p.shape)
+        and t.device.type == "cpu"
+        and t.is_floating_point()
+        and t.is_contiguous()
+        for p, t in pairs
+    )
+    return group.get("fused") is None and plain and not told
+
+
+def _is_plain(gradient: Any) -> bool:
+    """Tell whether a gradient lies in memory as its parameter does."""
+    return gradient.layout is torch.strided and gradient.is_contiguous()
+
+
+def _flat(tensor: Any) -> Floats:
+    """Return the numbers of a tensor as an array of one axis that shares its memory."""
+    numbers: Floats = tensor.numpy().reshape(-1)
+    return numbers
