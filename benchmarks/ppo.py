@@ -5,7 +5,8 @@
 Ours plays in a `KernelVecEnv`, SB3's in what its own `make_vec_env` makes of Gymnasium's
 environments. A round is so many steps of training of a model that is there already; how well
 each learns is the table `learning`. Lines that begin with `update` are of policies that torch
-has to run, and of the update of a rollout alone: what remains there is the network.
+has to run, and of the update of a rollout alone. `the network alone` goes forward and backward
+through SB3's policy, as often and with as many rows as an update does, and does nothing else.
 """
 
 import warnings
@@ -15,6 +16,8 @@ from typing import Any
 import gymnasium
 import palaestra.envs  # noqa: F401
 import stable_baselines3
+import torch
+from gymnasium import spaces
 from gymnasium.wrappers import TimeAwareObservation
 from measuring import Row, compared, in_turns, one_core, options, report
 from palaestra.envs.vector import make_vec
@@ -24,7 +27,9 @@ from palaestra.train.ppo import PPO
 from palaestra.train.vec_env import AsVecEnv
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from torch import nn
 
 RECIPES: dict[str, tuple[str, int, int, dict[str, Any]]] = {
     "CartPole-v1, rl-zoo3's recipe": (
@@ -46,6 +51,45 @@ RECIPES: dict[str, tuple[str, int, int, dict[str, Any]]] = {
     ),
 }  # fmt: skip
 """Environment, number of environments, steps of a round, and what differs from the defaults."""
+
+
+class Impala(BaseFeaturesExtractor):
+    """The larger network for images of Espeholt et al., "IMPALA" (2018)."""
+
+    channels_last = True
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space, 256)
+        layers: list[nn.Module] = []
+        below = observation_space.shape[0]
+        for channels in (16, 32, 32):
+            layers += [nn.Conv2d(below, channels, 3, padding=1), nn.MaxPool2d(3, 2, 1)]
+            layers += [Residual(channels), Residual(channels)]
+            below = channels
+        self.layers = nn.Sequential(*layers, nn.ReLU(), nn.Flatten(), nn.LazyLinear(256), nn.ReLU())
+        with torch.no_grad():
+            self.layers(torch.zeros(1, *observation_space.shape))
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Return the features of B images, shape (B, 256)."""
+        features: torch.Tensor = self.layers(observations)
+        return features
+
+
+class Residual(nn.Module):
+    """Two convolutions beside which the input passes."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        convolutions = [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)]
+        self.layers = nn.Sequential(nn.ReLU(), convolutions[0], nn.ReLU(), convolutions[1])
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return an image of the same shape."""
+        answer: torch.Tensor = image + self.layers(image)
+        return answer
+
+
 UPDATES: dict[str, tuple[Any, Callable[[], VecEnv], dict[str, Any]]] = {
     "update, dictionary of two arrays": (
         "MultiInputPolicy",
@@ -68,8 +112,18 @@ UPDATES: dict[str, tuple[Any, Callable[[], VecEnv], dict[str, Any]]] = {
     ),
     "update, images of 84 x 84 x 3": (
         "CnnPolicy",
-        lambda: DummyVecEnv([lambda: FakeImageEnv()] * 4),
+        lambda: DummyVecEnv([lambda: FakeImageEnv(n_channels=3)] * 4),
         {"n_steps": 64, "n_epochs": 2},
+    ),
+    "update, images of 84 x 84 x 4, as of Atari": (
+        "CnnPolicy",
+        lambda: DummyVecEnv([lambda: FakeImageEnv(n_channels=4)] * 4),
+        {"n_steps": 64, "n_epochs": 2},
+    ),
+    "update, the same by IMPALA's network": (
+        "CnnPolicy",
+        lambda: DummyVecEnv([lambda: FakeImageEnv(n_channels=4)] * 4),
+        {"n_steps": 32, "n_epochs": 1, "policy_kwargs": {"features_extractor_class": Impala}},
     ),
 }
 """Policy, environments, and what differs from the defaults."""
@@ -98,9 +152,20 @@ def main() -> None:
             who: kind(policy, make(), device="cpu", **settings).learn(1)  # which fills the buffer
             for who, kind in (("palaestra", PPO), ("SB3", stable_baselines3.PPO))
         }
-        seconds = in_turns({who: model.train for who, model in learners.items()}, chosen.rounds)
+        runs = {who: model.train for who, model in learners.items()}
+        runs["the network alone"] = lambda model=learners["SB3"]: through_the_network(model)
+        seconds = in_turns(runs, chosen.rounds)
         rows += compared(what, seconds, learners["SB3"].rollout_buffer.returns.size, "steps")
     report(rows, chosen.json)
+
+
+def through_the_network(model: stable_baselines3.PPO) -> None:
+    """Go forward and backward through a policy as often as an update does."""
+    for _ in range(model.n_epochs):
+        for batch in model.rollout_buffer.get(model.batch_size):
+            said = model.policy.evaluate_actions(batch.observations, batch.actions.flatten())
+            model.policy.zero_grad()
+            torch.autograd.backward([said[0].sum(), said[1].sum()])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
+from torch import nn
 from torch.nn import functional as F
 
 from ..errors import UserError
@@ -64,6 +66,8 @@ class TorchLearner:
         self._columns = [self._on_device(column) for column in self.transitions[1:]]
         self._arrays = self.transitions._replace(observations_M_D=_NO_INPUTS)
         self._observations = self._on_device(self.transitions.observations_M_D)
+        if self._on_cpu and self._is_standard and _take_channels_last(policy):
+            self._observations = _channels_last(self._observations)
         self._features_M_F = self._constant_features() if self._is_standard else None
 
     def update(self, settings: Settings, epochs: int) -> tuple[list[NDArray[np.float64]], bool]:
@@ -192,8 +196,8 @@ class TorchLearner:
     def _observed(self, rows_B: torch.Tensor) -> Any:
         observations = self._observations
         if isinstance(observations, dict):
-            return {key: part.index_select(0, rows_B) for key, part in observations.items()}
-        return observations.index_select(0, rows_B)
+            return {key: _picked(part, rows_B) for key, part in observations.items()}
+        return _picked(observations, rows_B)
 
     def _constant_features(self) -> torch.Tensor | None:
         """Return the features of all transitions, if nothing ever changes them."""
@@ -225,6 +229,39 @@ def _is_own(policy: ActorCriticPolicy, name: str) -> bool:
     """Tell whether a method of a policy is the one that stable-baselines3 wrote."""
     original = getattr(ActorCriticPolicy, name)
     return getattr(type(policy), name, None) is original and name not in vars(policy)
+
+
+def _take_channels_last(policy: ActorCriticPolicy) -> bool:
+    """Tell whether the numbers of a pixel may lie side by side, as convolutions like them to.
+
+    NatureCNN on four channels takes a third less time then. Who uses `view` would fail, so an
+    extractor of one's own says that it may by `channels_last = True` in its class.
+    """
+
+    def takes(module: nn.Module) -> bool:
+        if type(module) is CombinedExtractor:
+            return all(map(takes, module.extractors.values()))
+        known = type(module) in (NatureCNN, FlattenExtractor, nn.Flatten)
+        return known or vars(type(module)).get("channels_last") is True
+
+    extractors = policy.pi_features_extractor, policy.vf_features_extractor
+    return _is_own(policy, "extract_features") and all(map(takes, extractors))
+
+
+def _channels_last(observations: Any) -> Any:
+    """Return the same observations, but images (M, C, H, W) in memory as (M, H, W, C)."""
+    if isinstance(observations, dict):
+        return {key: _channels_last(part) for key, part in observations.items()}
+    if observations.dim() != 4:
+        return observations
+    return observations.contiguous(memory_format=torch.channels_last)
+
+
+def _picked(observations: torch.Tensor, rows_B: torch.Tensor) -> torch.Tensor:
+    """Return some observations, in memory in the same order."""
+    if observations.is_contiguous():
+        return observations.index_select(0, rows_B)
+    return observations.permute(0, 2, 3, 1).index_select(0, rows_B).permute(0, 3, 1, 2)
 
 
 def _distribution_of(policy: ActorCriticPolicy) -> Network | None:

@@ -1,7 +1,7 @@
 """Where torch runs the network, an update is stable-baselines3's, whatever the policy."""
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -183,6 +183,63 @@ def test_weights_may_lie_in_memory_in_another_order() -> None:
     for model in (ours, its):  # Adam's memory stays as it is
         model.policy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     learn_the_same(ours, its)
+
+
+class Views(BaseFeaturesExtractor):
+    """Take images as they mostly lie, and remember how they lay."""
+
+    orders: ClassVar[set[bool]] = set()
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        super().__init__(observation_space, 8)
+        self.layer = torch.nn.Conv2d(3, 8, 36)
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        self.orders.add(observations.is_contiguous())
+        return torch.relu(self.layer(observations.view(-1, 3, 36, 36)).view(-1, 8))
+
+
+class TakesChannelsLast(Views):
+    """Take them in another order, too."""
+
+    channels_last = True
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        self.orders.add(observations.is_contiguous())
+        return torch.relu(self.layer(observations).flatten(1))
+
+
+class Derived(TakesChannelsLast):
+    """Be derived from what takes them, and say nothing."""
+
+
+@pytest.mark.parametrize("kind", [Views, TakesChannelsLast, Derived])
+def test_an_extractor_of_ones_own_says_whether_channels_may_come_last(kind: type[Views]) -> None:
+    extractor = {"features_extractor_class": kind}
+    ours, its = pair("CnnPolicy", IMAGE, ACTIONS["discrete"], policy_kwargs=extractor)
+    Views.orders.clear()
+    np.random.seed(1)  # noqa: NPY002
+    ours.train()
+    assert Views.orders == {kind is not TakesChannelsLast}
+    np.random.seed(1)  # noqa: NPY002
+    its.train()
+    torch.testing.assert_close(weights(ours), weights(its), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("policy", ["CnnPolicy", "MultiInputPolicy"])
+def test_the_channels_of_a_pixel_lie_side_by_side(policy: str) -> None:
+    space: Any = IMAGE if policy == "CnnPolicy" else spaces.Dict({"seen": IMAGE, "place": VECTOR})
+    ours, its = pair(policy, space, ACTIONS["discrete"])
+    seen = set()
+
+    def look(module: Any, inputs: Any) -> None:
+        seen.add(inputs[0].is_contiguous(memory_format=torch.channels_last))
+
+    for module in ours.policy.features_extractor.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.in_channels == 3:
+            module.register_forward_pre_hook(look)
+    learn_the_same(ours, its)
+    assert seen == {True}
 
 
 class Shared(ActorCriticPolicy):
