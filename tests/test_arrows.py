@@ -123,3 +123,16 @@ def test_playing_every_class_of_environments_leaves_torch_out() -> None:
     loaded = loaded_after(PLAY_EACH)
     assert {"palaestra.envs.cartpole", "palaestra.envs.capitals"} <= loaded
     assert not loaded & HEAVY
+
+
+TRAIN = """
+from palaestra.train.cli import main
+main(["train", "--env", "palaestra/CartPole-v1", "--agent", "ppo", "--quiet", "--out", {out!r},
+      "--set", "total_steps=256"])
+"""
+
+
+def test_training_in_numbers_leaves_transformers_out(tmp_path: Path) -> None:
+    loaded = loaded_after(TRAIN.format(out=str(tmp_path / "run")))
+    assert "palaestra.train.training" in loaded
+    assert "transformers" not in loaded

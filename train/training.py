@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -25,17 +25,11 @@ from ..envs import views
 from ..envs.kernel_vector import KernelVector
 from ..envs.vector import make_vec
 from ..errors import UserError, memory_permitting
-from ..policies.choices import ChoicePolicy
-from ..policies.language import LanguagePolicy
-from ..policies.loading import running
 from .buffers import DictRolloutBuffer, RolloutBuffer
 from .checkpoint import latest_checkpoint, write_checkpoint
-from .dialogue_statistics import DialogueStatistics
 from .evaluation import Episode, Evaluation
-from .grpo import GRPO
 from .infra import MaskInfra
 from .kernel_vec_env import KernelVecEnv
-from .language_training import dialogues, policy_options, warm_up, was_begun
 from .ppo import PPO
 from .recipe import RECIPES, ChoicesRecipe, LanguageRecipe, Recipe, completed
 from .records import commit, read_records, versions
@@ -109,17 +103,14 @@ def train(
         assert model.env is not None
         with closing(model.env):
             _describe(run)
-            # A kernel has none to tell of, and plays a rollout in one call where nobody watches.
-            statistics = [] if isinstance(model.env, KernelVecEnv) else [DialogueStatistics()]
+            statistics = _statistics(model.env)
             between = _BetweenRollouts(run, _log_to_tensorboard(model, run), tell)
             tell(model.num_timesteps)
             with warnings.catch_warnings():
                 # The policy for text was made for torch: nobody need be told.
                 known = "PPO runs the network in torch.*(Choice|Language)Policy"
                 warnings.filterwarnings("ignore", known)
-                policy = model.policy
-                lm = policy.language_model if isinstance(policy, LanguagePolicy) else None
-                with memory_permitting(_SMALLER), running(lm) if lm else nullcontext():
+                with memory_permitting(_SMALLER), _running(model):
                     # Statistics last, so that the time of a rollout holds no evaluation.
                     model.learn(
                         max(run.recipe.total_steps - model.num_timesteps, 0),
@@ -204,6 +195,31 @@ def build(run: Run, device: str = "auto") -> PPO:
     return model
 
 
+# Whoever trains in numbers alone need not wait until transformers is loaded.
+
+
+def _statistics(envs: VecEnv) -> list[BaseCallback]:
+    """Return what watches dialogues.
+
+    A kernel has none to tell of, and plays a rollout in one call where nobody watches.
+    """
+    if isinstance(envs, KernelVecEnv):
+        return []
+    from .dialogue_statistics import DialogueStatistics
+
+    return [DialogueStatistics()]
+
+
+def _running(model: PPO) -> AbstractContextManager[None]:
+    """Let a language model learn at its fastest inside the block."""
+    language_model: Any = getattr(model.policy, "language_model", None)
+    if language_model is None:
+        return nullcontext()
+    from ..policies.loading import running
+
+    return running(language_model)
+
+
 class _Parts(NamedTuple):
     """What a training is made of beside the values that all recipes have."""
 
@@ -222,10 +238,18 @@ def _parts(run: Run, device: str) -> _Parts:
         "policy_kwargs": run.recipe.policy_kwargs,
         "rollout_buffer_class": DictRolloutBuffer if reads else RolloutBuffer,
     }
-    return _Parts(envs, ChoicePolicy if reads else "MlpPolicy", options)
+    if not reads:
+        return _Parts(envs, "MlpPolicy", options)
+    from ..policies.choices import ChoicePolicy
+
+    return _Parts(envs, ChoicePolicy, options)
 
 
 def _language_parts(run: Run, recipe: LanguageRecipe, device: str) -> _Parts:
+    from ..policies.language import LanguagePolicy
+    from .grpo import GRPO
+    from .language_training import dialogues, policy_options, warm_up
+
     model = warm_up(run.env_id, recipe, run.seed, run.folder / _BASE, device=device)
     chooses = isinstance(recipe, ChoicesRecipe)
     envs = _vector(run, "choices") if chooses else dialogues(run.env_id, recipe, model)
@@ -272,8 +296,9 @@ class _BetweenRollouts(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self._evaluate_and_save()
-        if isinstance(self._ppo.policy, LanguagePolicy):
-            self._ppo.policy.forget()  # the evaluation, which a resumed run does not repeat
+        if isinstance(self.run.recipe, LanguageRecipe):
+            policy: Any = self._ppo.policy
+            policy.forget()  # the evaluation, which a resumed run does not repeat
 
     def _on_step(self) -> bool:
         return True
@@ -402,8 +427,11 @@ def _check_folder(run: Run, resume: bool) -> None:
     """Compare the folder with the run that it is to hold."""
     path, wanted = run.folder / "run.yaml", _description(run)
     if not path.exists():
-        # What was stopped in its warm start begins once more.
-        if resume and not was_begun(run.folder / _BASE):
+        if resume:
+            from .language_training import was_begun
+
+            if was_begun(run.folder / _BASE):  # a warm start, which begins once more
+                return
             raise UserError(f"{run.folder} holds no run to resume: leave out --resume")
         return
     if not resume:
