@@ -5,8 +5,8 @@
 Ours plays in a `KernelVecEnv`, SB3's in what its own `make_vec_env` makes of Gymnasium's
 environments. A round is so many steps of training of a model that is there already; how well
 each learns is the table `learning`. Lines that begin with `update` are of policies that torch
-has to run, and of the update of a rollout alone. `the network alone` goes forward and backward
-through SB3's policy, as often and with as many rows as an update does, and does nothing else.
+has to run, and of the update of a rollout alone. `the network alone` is SB3's policy forward and
+backward on the minibatches of an update, without loss, clipping or steps.
 """
 
 import warnings
@@ -105,9 +105,11 @@ UPDATES: dict[str, tuple[Any, Callable[[], VecEnv], dict[str, Any]]] = {
         ),
         {"n_steps": 32, "n_epochs": 4},
     ),
-    "update, images of 40 x 40 x 3": (
+    "update, images of 40 x 40 x 1": (
         "CnnPolicy",
-        lambda: DummyVecEnv([lambda: FakeImageEnv(screen_height=40, screen_width=40)] * 4),
+        lambda: DummyVecEnv(
+            [lambda: FakeImageEnv(screen_height=40, screen_width=40, n_channels=1)] * 4
+        ),
         {"n_steps": 64, "n_epochs": 2},
     ),
     "update, images of 84 x 84 x 3": (

@@ -127,12 +127,12 @@ def test_playing_every_class_of_environments_leaves_torch_out() -> None:
 
 TRAIN = """
 from palaestra.train.cli import main
-main(["train", "--env", "palaestra/CartPole-v1", "--agent", "ppo", "--quiet", "--out", {out!r},
-      "--set", "total_steps=256"])
+asked = "train --env palaestra/CartPole-v1 --agent ppo --quiet --set total_steps=256 --out".split()
+assert main([*asked, {out!r}]) == 0
 """
 
 
-def test_training_in_numbers_leaves_transformers_out(tmp_path: Path) -> None:
+def test_training_where_a_kernel_steps_leaves_transformers_out(tmp_path: Path) -> None:
     loaded = loaded_after(TRAIN.format(out=str(tmp_path / "run")))
     assert "palaestra.train.training" in loaded
     assert "transformers" not in loaded

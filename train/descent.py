@@ -11,14 +11,12 @@ from torch import nn
 
 from .compiled.adam import Adam, norm_of, step
 from .compiled.network import Floats
-from .compiled.structure import watched
+from .compiled.structure import OTHER_STEPS, watched
 
 _MANY = 2**22
 """Parameters from which on a step waits for memory, which torch's threads share."""
-_TOLD = ("foreach", "fused", "capturable", "differentiable")
+_TOLD = ("foreach", "capturable", "differentiable")
 """Options of torch's Adam that say how it is computed."""
-_OTHER = ("amsgrad", "maximize", "decoupled_weight_decay")
-"""Options that say that something else is."""
 
 
 class _Place(NamedTuple):
@@ -65,15 +63,31 @@ class Descent:
         """Shorten the gradient to a norm and take a step.
 
         Returns:
-            The norm that the gradient had. If it is seen not to be finite no step is taken; on
-            another device than the CPU it is not looked at.
+            The norm that the gradient had: on the CPU a float, and if it is not finite no step is
+            taken; elsewhere a tensor that is not looked at.
         """
         learned = [p for p in self._parameters if p.grad is not None]
-        if self._groups is None or not all(_is_plain(p.grad) for p in learned):
-            norm: Any = nn.utils.clip_grad_norm_(self._parameters, most)
-            if not self._on_cpu or math.isfinite(norm):
-                self._optimizer.step()
+        for p in learned:
+            _lay_gradient(p)
+        if self._groups is not None and all(p.grad.layout is torch.strided for p in learned):  # type: ignore[union-attr]
+            norm: Any = self._step_compiled(learned, most)
+        else:
+            norm = self._step_in_torch(most)
+        # So that who remembers what was made of a parameter sees that it is another one.
+        torch.autograd.graph.increment_version(learned)
+        return norm
+
+    def _step_in_torch(self, most: float) -> Any:
+        norm = nn.utils.clip_grad_norm_(self._parameters, most)
+        if not self._on_cpu:
+            self._optimizer.step()
             return norm
+        if math.isfinite(norm):
+            self._optimizer.step()
+        return float(norm)
+
+    def _step_compiled(self, learned: list[nn.Parameter], most: float) -> float:
+        assert self._groups is not None
         gradients = [_flat(p.grad) for p in learned]
         norm = math.hypot(*map(norm_of, gradients))
         if not math.isfinite(norm):
@@ -83,7 +97,6 @@ class Descent:
             _, values, means, squares, steps_1, rates = self._place_of(p, self._groups[p])
             steps_1 += 1
             step(values, Adam(gradient, means, squares), factor, float(steps_1[0]), *rates)
-        torch.autograd.graph.increment_version(learned)  # which torch does by itself
         return norm
 
     def _place_of(self, p: nn.Parameter, group: dict[str, Any]) -> _Place:
@@ -138,7 +151,7 @@ def _groups_of(
     if not plain:
         return None
     other = any(
-        any(group.get(option) for option in _OTHER)
+        any(group.get(option) for option in OTHER_STEPS)
         or any(isinstance(rate, torch.Tensor) for rate in (group["lr"], *group["betas"]))
         for group in optimizer.param_groups
     )
@@ -149,21 +162,27 @@ def _groups_of(
 def _can_be_fused(group: dict[str, Any], state: Any) -> bool:
     """Tell whether code that reads numbers as they lie in memory is right."""
     told = any(group.get(option) for option in _TOLD)
-    pairs = [(p, t) for p in group["params"] for t in (p, *state.get(p, {}).values())]
+    found = [
+        (p, name, tensor)
+        for p in group["params"]
+        for name, tensor in {"": p, **state.get(p, {})}.items()
+    ]
     plain = all(
-        isinstance(t, torch.Tensor)
-        and t.shape in ((), p.shape)
-        and t.device.type == "cpu"
-        and t.is_floating_point()
-        and t.is_contiguous()
-        for p, t in pairs
+        isinstance(tensor, torch.Tensor)
+        and tensor.shape == (() if name == "step" else p.shape)
+        and tensor.device.type == "cpu"
+        and tensor.is_floating_point()
+        and tensor.is_contiguous()
+        for p, name, tensor in found
     )
     return group.get("fused") is None and plain and not told
 
 
-def _is_plain(gradient: Any) -> bool:
-    """Tell whether a gradient lies in memory as its parameter does."""
-    return gradient.layout is torch.strided and gradient.is_contiguous()
+def _lay_gradient(p: nn.Parameter) -> None:
+    """Let a gradient lie in memory as its parameter does, which a hook may have changed."""
+    gradient: Any = p.grad
+    if gradient.layout is torch.strided and p.is_contiguous() and not gradient.is_contiguous():
+        p.grad = gradient.contiguous()
 
 
 def _flat(tensor: Any) -> Floats:

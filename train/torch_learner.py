@@ -17,19 +17,21 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from torch import nn
 from torch.nn import functional as F
 
 from ..errors import UserError
 from .compiled.network import Network
-from .compiled.structure import DISTRIBUTIONS, choices_of
+from .compiled.structure import DISTRIBUTIONS, choices_of, has_hooks, modules_of
 from .compiled.transitions import check_choices, order_of, pack
 from .compiled.update import KL, LOSS, Settings, differentiate_outputs
 from .descent import Descent, fused
 
 _CHUNK = 256
 """Transitions whose features are computed at a time."""
+_OF_NATURE = (NatureCNN, nn.Sequential, nn.Conv2d, nn.ReLU, nn.Flatten, nn.Linear)
+"""What NatureCNN is made of."""
 _NO_INPUTS, _NO_LAYERS = np.empty((0, 0), np.float32), np.empty((0, 5), np.int64)
 
 
@@ -66,8 +68,8 @@ class TorchLearner:
         self._columns = [self._on_device(column) for column in self.transitions[1:]]
         self._arrays = self.transitions._replace(observations_M_D=_NO_INPUTS)
         self._observations = self._on_device(self.transitions.observations_M_D)
-        if self._on_cpu and self._is_standard and _take_channels_last(policy):
-            self._observations = _channels_last(self._observations)
+        if self._on_cpu and self._is_standard:
+            self._observations = _laid_out(policy, self._observations)
         self._features_M_F = self._constant_features() if self._is_standard else None
 
     def update(self, settings: Settings, epochs: int) -> tuple[list[NDArray[np.float64]], bool]:
@@ -110,7 +112,7 @@ class TorchLearner:
         descent.clear()
         torch.autograd.backward(loss.roots, loss.slopes)
         norm = descent.step(settings.max_grad_norm)
-        if self._on_cpu and not math.isfinite(norm):
+        if isinstance(norm, float) and not math.isfinite(norm):
             raise _diverged()
         return norm
 
@@ -231,30 +233,48 @@ def _is_own(policy: ActorCriticPolicy, name: str) -> bool:
     return getattr(type(policy), name, None) is original and name not in vars(policy)
 
 
-def _take_channels_last(policy: ActorCriticPolicy) -> bool:
-    """Tell whether the numbers of a pixel may lie side by side, as convolutions like them to.
+def _laid_out(policy: ActorCriticPolicy, observations: Any) -> Any:
+    """Return the same observations, images (M, C, H, W) in memory as (M, H, W, C) if they may be.
 
-    NatureCNN on four channels takes a third less time then. Who uses `view` would fail, so an
-    extractor of one's own says that it may by `channels_last = True` in its class.
+    Convolutions like that: NatureCNN on four channels takes a third less time.
     """
-
-    def takes(module: nn.Module) -> bool:
-        if type(module) is CombinedExtractor:
-            return all(map(takes, module.extractors.values()))
-        known = type(module) in (NatureCNN, FlattenExtractor, nn.Flatten)
-        return known or vars(type(module)).get("channels_last") is True
-
-    extractors = policy.pi_features_extractor, policy.vf_features_extractor
-    return _is_own(policy, "extract_features") and all(map(takes, extractors))
-
-
-def _channels_last(observations: Any) -> Any:
-    """Return the same observations, but images (M, C, H, W) in memory as (M, H, W, C)."""
-    if isinstance(observations, dict):
-        return {key: _channels_last(part) for key, part in observations.items()}
-    if observations.dim() != 4:
+    if not _is_own(policy, "extract_features"):
         return observations
-    return observations.contiguous(memory_format=torch.channels_last)
+    extractors: list[Any] = [policy.features_extractor]
+    if not policy.share_features_extractor:
+        extractors = [policy.pi_features_extractor, policy.vf_features_extractor]
+
+    def laid(part: torch.Tensor, readers: list[Any]) -> torch.Tensor:
+        if part.dim() != 4 or not all(map(_takes_channels_last, readers)):
+            return part
+        return part.contiguous(memory_format=torch.channels_last)
+
+    if not isinstance(observations, dict):
+        return laid(observations, extractors)
+    return {
+        key: laid(part, [_reader(extractor, key) for extractor in extractors])
+        for key, part in observations.items()
+    }
+
+
+def _reader(extractor: Any, key: str) -> Any:
+    """Return what reads a part of a dictionary."""
+    if type(extractor) is CombinedExtractor and key in extractor.extractors:
+        return extractor.extractors[key]
+    return extractor
+
+
+def _takes_channels_last(extractor: nn.Module) -> bool:
+    """Tell whether it is the same to an extractor: who uses `view` would fail.
+
+    One's own says so by `channels_last = True` in its class.
+    """
+    if vars(type(extractor)).get("channels_last") is True:
+        return True
+    return type(extractor) is NatureCNN and all(
+        type(module) in _OF_NATURE and "forward" not in vars(module) and not has_hooks(module)
+        for module in modules_of(extractor)
+    )
 
 
 def _picked(observations: torch.Tensor, rows_B: torch.Tensor) -> torch.Tensor:

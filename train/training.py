@@ -28,6 +28,7 @@ from ..errors import UserError, memory_permitting
 from .buffers import DictRolloutBuffer, RolloutBuffer
 from .checkpoint import latest_checkpoint, write_checkpoint
 from .evaluation import Episode, Evaluation
+from .grpo import GRPO
 from .infra import MaskInfra
 from .kernel_vec_env import KernelVecEnv
 from .ppo import PPO
@@ -195,7 +196,7 @@ def build(run: Run, device: str = "auto") -> PPO:
     return model
 
 
-# Whoever trains in numbers alone need not wait until transformers is loaded.
+# Whoever trains where a kernel steps need not wait until transformers is loaded.
 
 
 def _statistics(envs: VecEnv) -> list[BaseCallback]:
@@ -247,7 +248,6 @@ def _parts(run: Run, device: str) -> _Parts:
 
 def _language_parts(run: Run, recipe: LanguageRecipe, device: str) -> _Parts:
     from ..policies.language import LanguagePolicy
-    from .grpo import GRPO
     from .language_training import dialogues, policy_options, warm_up
 
     model = warm_up(run.env_id, recipe, run.seed, run.folder / _BASE, device=device)
@@ -430,9 +430,9 @@ def _check_folder(run: Run, resume: bool) -> None:
         if resume:
             from .language_training import was_begun
 
-            if was_begun(run.folder / _BASE):  # a warm start, which begins once more
-                return
-            raise UserError(f"{run.folder} holds no run to resume: leave out --resume")
+            # What was stopped in its warm start begins once more.
+            if not was_begun(run.folder / _BASE):
+                raise UserError(f"{run.folder} holds no run to resume: leave out --resume")
         return
     if not resume:
         raise UserError(

@@ -8,6 +8,7 @@ import torch
 from palaestra.train import descent
 from palaestra.train.descent import Descent, fused
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 SHAPES = [(64, 5), (64,), (3, 2, 4, 4), (), (1, 64), (700, 33)]
 COMPILED: dict[str, dict[str, Any]] = {
@@ -116,22 +117,48 @@ def test_many_parameters_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> N
     assert Descent(torch.optim.Adam(parameters), parameters)._groups is None
 
 
-def test_a_gradient_that_lies_otherwise_is_left_to_torch() -> None:
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_a_gradient_may_lie_otherwise_than_its_parameter(kind: Any) -> None:
     mine, its = made(), made()
-    my, other = torch.optim.Adam(mine), torch.optim.Adam(its)
-    mine[0].grad = mine[0].grad.mT.contiguous().mT  # type: ignore[union-attr]
-    Descent(my, mine).step(0.5)
-    nn.utils.clip_grad_norm_(its, 0.5)
+    my, other = kind(mine, lr=0.1, eps=1.0), kind(its, lr=0.1, eps=1.0)
+    ours = Descent(my, mine)
+    with fused(my):
+        ours.step(1e9)
+        mine[0].grad = mine[0].grad.mT.contiguous().mT  # type: ignore[union-attr]
+        ours.step(1e9)
+    other.step()
     other.step()
     same(mine, my, its, other)
+
+
+def test_memories_of_another_shape_are_left_to_torch() -> None:
+    parameters = made()
+    optimizer = torch.optim.Adam(parameters)
+    Descent(optimizer, parameters).step(0.5)
+    optimizer.state[parameters[0]]["exp_avg"] = torch.zeros(())
+    with pytest.raises(RuntimeError, match="shape"):
+        Descent(optimizer, parameters).step(0.5)
 
 
 def test_who_takes_part_in_steps_is_asked() -> None:
     parameters, told = made(), []
     optimizer = torch.optim.Adam(parameters)
-    optimizer.register_step_post_hook(lambda *_: told.append(1))
-    Descent(optimizer, parameters).step(0.5)
-    assert told == [1]
+    optimizer.register_step_post_hook(lambda *_: told.append("one"))
+    all_of_them = register_optimizer_step_post_hook(lambda *_: told.append("all"))
+    try:
+        Descent(optimizer, parameters).step(0.5)
+    finally:
+        all_of_them.remove()
+    assert set(told) == {"one", "all"}
+
+
+def test_gradients_are_forgotten_as_one_asks() -> None:
+    parameters = made()
+    before = [p.grad for p in parameters]
+    optimizer = torch.optim.Adam(parameters)
+    optimizer.zero_grad = lambda *_: None  # type: ignore[method-assign, assignment]
+    Descent(optimizer, parameters).clear()
+    assert all(p.grad is gradient for p, gradient in zip(parameters, before, strict=True))
 
 
 def test_what_has_no_gradient_stays() -> None:
@@ -151,6 +178,7 @@ def test_no_step_is_taken_along_what_is_not_finite(worst: float) -> None:
     parameters[2].grad[0, 0, 0, 0] = worst  # type: ignore[index]
     optimizer = torch.optim.Adam(parameters)
     assert not float(Descent(optimizer, parameters).step(0.5)) < float("inf")
+    assert not optimizer.state
     assert all(torch.equal(p, q) for p, q in zip(parameters, before, strict=True))
 
 

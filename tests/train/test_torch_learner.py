@@ -213,6 +213,49 @@ class Derived(TakesChannelsLast):
     """Be derived from what takes them, and say nothing."""
 
 
+NARROW = {"features_extractor_kwargs": {"features_dim": 8}}
+
+
+def put_in_place(policy: Any) -> None:
+    policy.features_extractor = Views(policy.observation_space)
+
+
+def put_inside(policy: Any) -> None:
+    policy.features_extractor.cnn[-1] = Flat()
+
+
+def hook(policy: Any) -> None:
+    policy.features_extractor.cnn[0].register_forward_hook(lambda m, i, o: o.view(-1).view_as(o))
+
+
+class Flat(torch.nn.Module):
+    """Flatten what lies as it mostly does."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.view(len(image), -1)
+
+
+@pytest.mark.parametrize("change", [put_in_place, put_inside, hook])
+def test_a_network_that_somebody_has_changed_gets_images_as_they_mostly_lie(change: Any) -> None:
+    ours, _ = pair("CnnPolicy", IMAGE, ACTIONS["discrete"], policy_kwargs=NARROW)
+    change(ours.policy)
+    ours.train()
+
+
+def test_two_networks_may_see_images() -> None:
+    apart = {"share_features_extractor": False}
+    learn_the_same(*pair("CnnPolicy", IMAGE, ACTIONS["discrete"], policy_kwargs=apart))
+
+
+@pytest.mark.parametrize("policy", ["CnnPolicy", "MultiInputPolicy"])
+def test_steps_are_compiled(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, _ = pair(policy, IMAGE if policy == "CnnPolicy" else TWO, ACTIONS["discrete"])
+    before = weights(ours)
+    monkeypatch.setattr(torch.optim.Adam, "step", None)
+    ours.train()
+    assert not torch.equal(weights(ours), before)
+
+
 @pytest.mark.parametrize("kind", [Views, TakesChannelsLast, Derived])
 def test_an_extractor_of_ones_own_says_whether_channels_may_come_last(kind: type[Views]) -> None:
     extractor = {"features_extractor_class": kind}
@@ -227,19 +270,27 @@ def test_an_extractor_of_ones_own_says_whether_channels_may_come_last(kind: type
 
 
 @pytest.mark.parametrize("policy", ["CnnPolicy", "MultiInputPolicy"])
-def test_the_channels_of_a_pixel_lie_side_by_side(policy: str) -> None:
+def test_the_channels_of_a_pixel_lie_side_by_side(
+    policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     space: Any = IMAGE if policy == "CnnPolicy" else spaces.Dict({"seen": IMAGE, "place": VECTOR})
-    ours, its = pair(policy, space, ACTIONS["discrete"])
-    seen = set()
+    ours, _ = pair(policy, space, ACTIONS["discrete"])
+    seen, forward = set(), torch.nn.Conv2d.forward
 
-    def look(module: Any, inputs: Any) -> None:
-        seen.add(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    def look(module: Any, image: torch.Tensor) -> torch.Tensor:
+        if module.in_channels == 3:
+            seen.add(image.is_contiguous(memory_format=torch.channels_last))
+        return forward(module, image)
 
-    for module in ours.policy.features_extractor.modules():
-        if isinstance(module, torch.nn.Conv2d) and module.in_channels == 3:
-            module.register_forward_pre_hook(look)
-    learn_the_same(ours, its)
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", look)
+    ours.train()
     assert seen == {True}
+
+
+@pytest.mark.usefixtures("loss")
+def test_dictionaries_with_images_are_learned_from() -> None:
+    seen = spaces.Dict({"seen": IMAGE, "place": VECTOR})
+    learn_the_same(*pair("MultiInputPolicy", seen, ACTIONS["discrete"]))
 
 
 class Shared(ActorCriticPolicy):

@@ -15,6 +15,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
+from torch.optim import optimizer as all_optimizers
 
 from .network import INPUTS, LINEAR, OUTPUTS, RELU, TANH, Layers, Network
 
@@ -25,6 +26,8 @@ _ALIGNMENT = 16
 _OBSERVATIONS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 DISTRIBUTIONS = (CategoricalDistribution, MultiCategoricalDistribution, DiagGaussianDistribution)
 """Of actions, that kernels know."""
+OTHER_STEPS = ("amsgrad", "maximize", "differentiable", "decoupled_weight_decay")
+"""Options with which torch's Adam takes other steps than the compiled one."""
 _METHODS = frozenset(dir(ActorCriticPolicy))
 
 
@@ -76,8 +79,13 @@ def replaced(module: nn.Module) -> list[str]:
 
 def watched(optimizer: torch.optim.Optimizer) -> bool:
     """Tell whether somebody takes part in an optimiser's steps."""
-    hooks = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
-    return "step" in vars(optimizer) or any(getattr(optimizer, name, None) for name in hooks)
+    own = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+    of_all = ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")
+    return (
+        not {"step", "zero_grad"}.isdisjoint(vars(optimizer))
+        or any(getattr(optimizer, name, None) for name in own)
+        or any(getattr(all_optimizers, name, None) for name in of_all)
+    )
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -159,7 +167,7 @@ def _check_optimizer(policy: ActorCriticPolicy) -> None:
     if len(optimizer.param_groups) > 1 or parameters != [id(p) for p in policy.parameters()]:
         raise NotCompiled("the optimiser has groups of parameters")
     (group,) = optimizer.param_groups
-    for option in ("amsgrad", "maximize", "differentiable", "decoupled_weight_decay"):
+    for option in OTHER_STEPS:
         if group.get(option):
             raise NotCompiled(f"the optimiser has {option}")
     if isinstance(group["lr"], torch.Tensor):
