@@ -90,6 +90,11 @@ class Residual(nn.Module):
         return answer
 
 
+def images(side: int, channels: int) -> VecEnv:
+    """Return four environments that show random images."""
+    return DummyVecEnv([lambda: FakeImageEnv(6, side, side, channels)] * 4)
+
+
 UPDATES: dict[str, tuple[Any, Callable[[], VecEnv], dict[str, Any]]] = {
     "update, dictionary of two arrays": (
         "MultiInputPolicy",
@@ -107,24 +112,22 @@ UPDATES: dict[str, tuple[Any, Callable[[], VecEnv], dict[str, Any]]] = {
     ),
     "update, images of 40 x 40 x 1": (
         "CnnPolicy",
-        lambda: DummyVecEnv(
-            [lambda: FakeImageEnv(screen_height=40, screen_width=40, n_channels=1)] * 4
-        ),
+        lambda: images(40, 1),
         {"n_steps": 64, "n_epochs": 2},
     ),
     "update, images of 84 x 84 x 3": (
         "CnnPolicy",
-        lambda: DummyVecEnv([lambda: FakeImageEnv(n_channels=3)] * 4),
+        lambda: images(84, 3),
         {"n_steps": 64, "n_epochs": 2},
     ),
     "update, images of 84 x 84 x 4, as of Atari": (
         "CnnPolicy",
-        lambda: DummyVecEnv([lambda: FakeImageEnv(n_channels=4)] * 4),
+        lambda: images(84, 4),
         {"n_steps": 64, "n_epochs": 2},
     ),
     "update, the same by IMPALA's network": (
         "CnnPolicy",
-        lambda: DummyVecEnv([lambda: FakeImageEnv(n_channels=4)] * 4),
+        lambda: images(84, 4),
         {"n_steps": 32, "n_epochs": 1, "policy_kwargs": {"features_extractor_class": Impala}},
     ),
 }

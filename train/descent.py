@@ -67,10 +67,10 @@ class Descent:
             taken; elsewhere a tensor that is not looked at.
         """
         learned = [p for p in self._parameters if p.grad is not None]
-        for p in learned:
-            _lay_gradient(p)
-        if self._groups is not None and all(p.grad.layout is torch.strided for p in learned):  # type: ignore[union-attr]
-            norm: Any = self._step_compiled(learned, most)
+        gradients = [_laid_as(p) for p in learned]
+        if self._groups is not None and all(g.layout is torch.strided for g in gradients):
+            arrays = [_flat(gradient) for gradient in gradients]
+            norm: Any = self._step_compiled(learned, arrays, self._groups, most)
         else:
             norm = self._step_in_torch(most)
         # So that who remembers what was made of a parameter sees that it is another one.
@@ -86,15 +86,19 @@ class Descent:
             self._optimizer.step()
         return float(norm)
 
-    def _step_compiled(self, learned: list[nn.Parameter], most: float) -> float:
-        assert self._groups is not None
-        gradients = [_flat(p.grad) for p in learned]
+    def _step_compiled(
+        self,
+        learned: list[nn.Parameter],
+        gradients: list[Floats],
+        groups: dict[nn.Parameter, dict[str, Any]],
+        most: float,
+    ) -> float:
         norm = math.hypot(*map(norm_of, gradients))
         if not math.isfinite(norm):
             return norm
         factor = np.float32(min(most / (norm + 1e-6), 1.0))
         for p, gradient in zip(learned, gradients, strict=True):
-            _, values, means, squares, steps_1, rates = self._place_of(p, self._groups[p])
+            _, values, means, squares, steps_1, rates = self._place_of(p, groups[p])
             steps_1 += 1
             step(values, Adam(gradient, means, squares), factor, float(steps_1[0]), *rates)
         return norm
@@ -162,27 +166,24 @@ def _groups_of(
 def _can_be_fused(group: dict[str, Any], state: Any) -> bool:
     """Tell whether code that reads numbers as they lie in memory is right."""
     told = any(group.get(option) for option in _TOLD)
-    found = [
-        (p, name, tensor)
-        for p in group["params"]
-        for name, tensor in {"": p, **state.get(p, {})}.items()
-    ]
     plain = all(
         isinstance(tensor, torch.Tensor)
         and tensor.shape == (() if name == "step" else p.shape)
         and tensor.device.type == "cpu"
         and tensor.is_floating_point()
         and tensor.is_contiguous()
-        for p, name, tensor in found
+        for p in group["params"]
+        for name, tensor in {"": p, **state.get(p, {})}.items()
     )
     return group.get("fused") is None and plain and not told
 
 
-def _lay_gradient(p: nn.Parameter) -> None:
-    """Let a gradient lie in memory as its parameter does, which a hook may have changed."""
+def _laid_as(p: nn.Parameter) -> Any:
+    """Let a gradient lie in memory as its parameter does, if a hook has changed it; return it."""
     gradient: Any = p.grad
     if gradient.layout is torch.strided and p.is_contiguous() and not gradient.is_contiguous():
-        p.grad = gradient.contiguous()
+        p.grad = gradient = gradient.contiguous()
+    return gradient
 
 
 def _flat(tensor: Any) -> Floats:

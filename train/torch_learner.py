@@ -219,7 +219,7 @@ class TorchLearner:
                 policy.extract_features(self._observed(rows))
                 for rows in torch.split(rows_M, _CHUNK)
             ]
-        return torch.cat(features) if len(features) > 1 else features[0]
+        return torch.cat(features)
 
     def _on_device(self, data: Any) -> Any:
         if isinstance(data, dict):

@@ -124,7 +124,8 @@ def test_a_gradient_may_lie_otherwise_than_its_parameter(kind: Any) -> None:
     ours = Descent(my, mine)
     with fused(my):
         ours.step(1e9)
-        mine[0].grad = mine[0].grad.mT.contiguous().mT  # type: ignore[union-attr]
+        assert mine[0].grad is not None
+        mine[0].grad = mine[0].grad.mT.contiguous().mT
         ours.step(1e9)
     other.step()
     other.step()
@@ -152,11 +153,11 @@ def test_who_takes_part_in_steps_is_asked() -> None:
     assert set(told) == {"one", "all"}
 
 
-def test_gradients_are_forgotten_as_one_asks() -> None:
+def test_gradients_are_forgotten_as_one_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = made()
     before = [p.grad for p in parameters]
     optimizer = torch.optim.Adam(parameters)
-    optimizer.zero_grad = lambda *_: None  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(optimizer, "zero_grad", lambda *_: None)
     Descent(optimizer, parameters).clear()
     assert all(p.grad is gradient for p, gradient in zip(parameters, before, strict=True))
 
@@ -175,7 +176,8 @@ def test_what_has_no_gradient_stays() -> None:
 def test_no_step_is_taken_along_what_is_not_finite(worst: float) -> None:
     parameters = made()
     before = copy.deepcopy(parameters)
-    parameters[2].grad[0, 0, 0, 0] = worst  # type: ignore[index]
+    assert parameters[2].grad is not None
+    parameters[2].grad[0, 0, 0, 0] = worst
     optimizer = torch.optim.Adam(parameters)
     assert not float(Descent(optimizer, parameters).step(0.5)) < float("inf")
     assert not optimizer.state
