@@ -18,6 +18,7 @@ CALLED = (
     "train/compiled/distributions.py",
     "train/compiled/elementary.py",
     "train/compiled/network.py",
+    "train/compiled/products.py",
     "train/compiled/rollout.py",
     "train/compiled/update.py",
 )

@@ -107,9 +107,9 @@ class Descent:
         place = self._places.get(p)
         if place is None or place.address != p.data_ptr():
             state = self._optimizer.state[p]
-            for name in ("exp_avg", "exp_avg_sq"):
-                state.setdefault(name, torch.zeros_like(p))
-            state.setdefault("step", torch.zeros((), dtype=torch.float32))
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32)
+                state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
             rates = [group["lr"], *group["betas"], group["eps"], group["weight_decay"]]
             self._places[p] = place = _Place(
                 p.data_ptr(),

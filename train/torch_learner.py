@@ -17,21 +17,18 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
-from torch import nn
 from torch.nn import functional as F
 
 from ..errors import UserError
 from .compiled.network import Network
-from .compiled.structure import DISTRIBUTIONS, choices_of, has_hooks, modules_of
+from .compiled.structure import DISTRIBUTIONS, choices_of
 from .compiled.transitions import check_choices, order_of, pack
 from .compiled.update import KL, LOSS, Settings, differentiate_outputs
 from .descent import Descent, fused
+from .features import Read, picked, reader
 
 _CHUNK = 256
 """Transitions whose features are computed at a time."""
-_OF_NATURE = (NatureCNN, nn.Sequential, nn.Conv2d, nn.ReLU, nn.Flatten, nn.Linear)
-"""What NatureCNN is made of."""
 _NO_INPUTS, _NO_LAYERS = np.empty((0, 0), np.float32), np.empty((0, 5), np.int64)
 
 
@@ -68,8 +65,9 @@ class TorchLearner:
         self._columns = [self._on_device(column) for column in self.transitions[1:]]
         self._arrays = self.transitions._replace(observations_M_D=_NO_INPUTS)
         self._observations = self._on_device(self.transitions.observations_M_D)
-        if self._on_cpu and self._is_standard:
-            self._observations = _laid_out(policy, self._observations)
+        self._read: Read = self._observed_features
+        if self._is_standard and _is_own(policy, "extract_features"):
+            self._read = reader(policy, self._observations)
         self._features_M_F = self._constant_features() if self._is_standard else None
 
     def update(self, settings: Settings, epochs: int) -> tuple[list[NDArray[np.float64]], bool]:
@@ -173,7 +171,7 @@ class TorchLearner:
         if isinstance(self._buffer.action_space, spaces.Discrete):
             actions_B_A = actions_B_A.long().flatten()
         if not self._is_standard:
-            seen = self._observed(rows_B)
+            seen = picked(self._observations, rows_B)
             values_B, log_probs_B, entropy_B = self._policy.evaluate_actions(seen, actions_B_A)
             return values_B.flatten(), log_probs_B, entropy_B
         latent_pi, latent_vf = self._latents(rows_B)
@@ -186,7 +184,7 @@ class TorchLearner:
         """Do the first half of `ActorCriticPolicy.evaluate_actions`."""
         policy = self._policy
         if self._features_M_F is None:
-            features: Any = policy.extract_features(self._observed(rows_B))
+            features: Any = self._read(rows_B)
         else:
             features = self._features_M_F.index_select(0, rows_B)
         if policy.share_features_extractor:
@@ -195,11 +193,8 @@ class TorchLearner:
         latent_pi = policy.mlp_extractor.forward_actor(features[0])
         return latent_pi, policy.mlp_extractor.forward_critic(features[1])
 
-    def _observed(self, rows_B: torch.Tensor) -> Any:
-        observations = self._observations
-        if isinstance(observations, dict):
-            return {key: _picked(part, rows_B) for key, part in observations.items()}
-        return _picked(observations, rows_B)
+    def _observed_features(self, rows_B: torch.Tensor) -> Any:
+        return self._policy.extract_features(picked(self._observations, rows_B))
 
     def _constant_features(self) -> torch.Tensor | None:
         """Return the features of all transitions, if nothing ever changes them."""
@@ -215,10 +210,7 @@ class TorchLearner:
             return None
         rows_M = torch.arange(len(self.transitions.returns_M), device=policy.device)
         with torch.no_grad():
-            features: Any = [
-                policy.extract_features(self._observed(rows))
-                for rows in torch.split(rows_M, _CHUNK)
-            ]
+            features: Any = [self._read(rows) for rows in torch.split(rows_M, _CHUNK)]
         return torch.cat(features)
 
     def _on_device(self, data: Any) -> Any:
@@ -231,57 +223,6 @@ def _is_own(policy: ActorCriticPolicy, name: str) -> bool:
     """Tell whether a method of a policy is the one that stable-baselines3 wrote."""
     original = getattr(ActorCriticPolicy, name)
     return getattr(type(policy), name, None) is original and name not in vars(policy)
-
-
-def _laid_out(policy: ActorCriticPolicy, observations: Any) -> Any:
-    """Return the same observations, images (M, C, H, W) in memory as (M, H, W, C) if they may be.
-
-    Convolutions like that: NatureCNN on four channels takes a third less time.
-    """
-    if not _is_own(policy, "extract_features"):
-        return observations
-    extractors: list[Any] = [policy.features_extractor]
-    if not policy.share_features_extractor:
-        extractors = [policy.pi_features_extractor, policy.vf_features_extractor]
-
-    def laid(part: torch.Tensor, readers: list[Any]) -> torch.Tensor:
-        if part.dim() != 4 or not all(map(_takes_channels_last, readers)):
-            return part
-        return part.contiguous(memory_format=torch.channels_last)
-
-    if not isinstance(observations, dict):
-        return laid(observations, extractors)
-    return {
-        key: laid(part, [_reader(extractor, key) for extractor in extractors])
-        for key, part in observations.items()
-    }
-
-
-def _reader(extractor: Any, key: str) -> Any:
-    """Return what reads a part of a dictionary."""
-    if type(extractor) is CombinedExtractor and key in extractor.extractors:
-        return extractor.extractors[key]
-    return extractor
-
-
-def _takes_channels_last(extractor: nn.Module) -> bool:
-    """Tell whether it is the same to an extractor: who uses `view` would fail.
-
-    One's own says so by `channels_last = True` in its class.
-    """
-    if vars(type(extractor)).get("channels_last") is True:
-        return True
-    return type(extractor) is NatureCNN and all(
-        type(module) in _OF_NATURE and "forward" not in vars(module) and not has_hooks(module)
-        for module in modules_of(extractor)
-    )
-
-
-def _picked(observations: torch.Tensor, rows_B: torch.Tensor) -> torch.Tensor:
-    """Return some observations, in memory in the same order."""
-    if observations.is_contiguous():
-        return observations.index_select(0, rows_B)
-    return observations.permute(0, 2, 3, 1).index_select(0, rows_B).permute(0, 3, 1, 2)
 
 
 def _distribution_of(policy: ActorCriticPolicy) -> Network | None:

@@ -1,0 +1,183 @@
+"""Compiled convolutions are torch's, and what is no plain NatureCNN is left to torch."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from hypothesis import given
+from hypothesis import strategies as st
+from palaestra.train import images
+from palaestra.train.images import convolver
+from stable_baselines3.common.torch_layers import NatureCNN
+from torch import nn
+
+SPACE = spaces.Box(0, 255, (3, 36, 36), np.uint8)
+
+
+def pictures(count: int, *shape: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8)
+
+
+def network(*layers: nn.Module, space: spaces.Box = SPACE) -> NatureCNN:
+    """Return a NatureCNN, of other layers if some are given."""
+    torch.manual_seed(0)
+    made = NatureCNN(space, features_dim=4)
+    if layers:
+        made.cnn, made.linear = nn.Sequential(*layers), nn.Sequential()
+    return made
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def compare(made: NatureCNN, seen: torch.Tensor, rows_B: torch.Tensor) -> None:
+    """See whether features and gradients are those that torch finds with twice the digits."""
+    scale = 1 / 255 if seen.dtype is torch.uint8 else 1.0
+    read = convolver(made, seen, scale)
+    assert read is not None
+    found = read(rows_B)
+    slopes = torch.randn(found.shape)
+    parameters = list(made.parameters())
+    gradients = torch.autograd.grad(found, parameters, slopes)
+    made.double()
+    expected = made(seen[rows_B].double() * scale)
+    exact = torch.autograd.grad(expected, parameters, slopes.double())
+    made.float()
+    for mine, its in zip((found, *gradients), (expected, *exact), strict=True):
+        assert mine.shape == its.shape
+        assert (mine - its).norm() <= 2e-6 * its.norm() + 1e-12
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("shape", [(3, 36, 36), (1, 40, 52), (4, 84, 84)])
+def test_natures_network_is_what_it_is_in_torch(shape: tuple[int, int, int]) -> None:
+    space = spaces.Box(0, 255, shape, np.uint8)
+    compare(network(space=space), pictures(30, *shape), torch.randperm(30)[:25])
+
+
+@st.composite
+def stacks(draw: st.DrawFn) -> tuple[list[nn.Module], tuple[int, int, int]]:
+    """Draw convolutions, and the shape of an image that they leave something of."""
+    channels, side = draw(st.integers(1, 5)), st.integers(1, 5)
+    height, width = draw(st.integers(1, 3)), draw(st.integers(1, 14))
+    layers: list[Any] = []
+    filters = [draw(st.sampled_from([32, 64])) for _ in range(draw(st.integers(1, 3)))]
+    for below, above in zip([channels, *filters], filters, strict=False):
+        window, steps = draw(st.tuples(side, side)), draw(st.tuples(side, side))
+        layers += [nn.Conv2d(below, above, window, steps), nn.ReLU()]
+    for layer in layers[-2::-2]:
+        height = (height - 1) * layer.stride[0] + layer.kernel_size[0]
+        width = (width - 1) * layer.stride[1] + layer.kernel_size[1]
+    more = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
+    return [*layers, nn.Flatten()], (channels, min(height + more[0], 60), min(width + more[1], 60))
+
+
+@given(stack=stacks(), count=st.integers(1, 20), is_bytes=st.booleans())
+def test_windows_and_steps_may_be_any(stack: Any, count: int, is_bytes: bool) -> None:
+    layers, shape = stack
+    seen = pictures(count, *shape)
+    made = network(*layers)
+    seen = seen if is_bytes else seen / 255
+    try:
+        made.cnn(torch.zeros(1, *shape))
+    except RuntimeError:  # too small
+        assert convolver(made, seen, 1.0) is None
+        return
+    compare(made, seen, torch.randint(0, count, (count,)))
+
+
+def test_threads_share_the_images(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    counts, forward = [], images.forward
+
+    def count(seen: Any, rows_B: Any, *more: Any) -> None:
+        counts.append(len(rows_B))
+        forward(seen, rows_B, *more)
+
+    monkeypatch.setattr(count, "get_overload", forward.get_overload, raising=False)
+    monkeypatch.setattr(images, "forward", count)
+    read = convolver(network(), pictures(30, 3, 36, 36), 1 / 255)
+    assert read is not None
+    read(torch.arange(25))
+    assert sorted(counts) == ([25] if threads == 1 else [8, 8, 9])
+
+
+def test_what_was_seen_last_is_not_what_is_learned_of() -> None:
+    made, seen = network(), pictures(16, 3, 36, 36)
+    read = convolver(made, seen, 1 / 255)
+    assert read is not None
+    parameters = list(made.parameters())
+    first, second = torch.arange(8), torch.arange(8, 16)
+    alone = torch.autograd.grad(read(first).sum(), parameters)
+    found, _ = read(first), read(second)
+    for mine, its in zip(torch.autograd.grad(found.sum(), parameters), alone, strict=True):
+        torch.testing.assert_close(mine, its, rtol=0, atol=0)
+
+
+def test_a_weight_that_is_no_number_is_not_hidden() -> None:
+    made = network()
+    with torch.no_grad():
+        made.cnn[2].bias[0] = torch.nan
+    read = convolver(made, pictures(4, 3, 36, 36), 1 / 255)
+    assert read is not None
+    assert read(torch.arange(4)).isnan().all()
+
+
+def test_a_layer_may_be_frozen() -> None:
+    made = network()
+    made.cnn[0].requires_grad_(requires_grad=False)
+    read = convolver(made, pictures(4, 3, 36, 36), 1 / 255)
+    assert read is not None
+    read(torch.arange(4)).sum().backward()
+    assert made.cnn[0].weight.grad is None
+    assert made.cnn[2].weight.grad is not None
+
+
+class Derived(NatureCNN):
+    """May do anything."""
+
+
+CHANGES: dict[str, Callable[[NatureCNN], Any]] = {
+    "padding": lambda made: _put(made, nn.Conv2d(3, 32, 8, padding=1)),
+    "dilation": lambda made: _put(made, nn.Conv2d(3, 32, 4, dilation=2)),
+    "no bias": lambda made: _put(made, nn.Conv2d(3, 32, 8, bias=False)),
+    "few filters": lambda made: _put(made, nn.Conv2d(3, 24, 8)),
+    "other channels": lambda made: _put(made, nn.Conv2d(2, 32, 8)),
+    "too large": lambda made: _put(made, nn.Conv2d(3, 32, 40)),
+    "groups": lambda made: made.cnn.__setitem__(2, nn.Conv2d(32, 64, 4, 2, groups=2)),
+    "twice the digits": lambda made: made.double(),
+    "activation": lambda made: made.cnn.__setitem__(1, nn.ELU()),
+    "no activation": lambda made: made.cnn.__delitem__(1),
+    "flatten": lambda made: made.cnn.__setitem__(6, nn.Flatten(2)),
+    "derived layer": lambda made: _put(made, type("Own", (nn.Conv2d,), {})(3, 32, 8)),
+    "parametrised": lambda made: nn.utils.parametrizations.weight_norm(made.cnn[0]),
+    "hook": lambda made: made.cnn[3].register_forward_hook(lambda *_: None),
+    "forward": lambda made: setattr(made.cnn, "forward", lambda seen: seen.flatten(1)),
+}
+
+
+def _put(made: NatureCNN, layer: nn.Module) -> None:
+    made.cnn[0] = layer
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_changed_is_left_to_torch(change: str) -> None:
+    made = network()
+    CHANGES[change](made)
+    assert convolver(made, pictures(2, 3, 36, 36), 1 / 255) is None
+
+
+def test_what_is_derived_is_left_to_torch() -> None:
+    assert convolver(Derived(SPACE), pictures(2, 3, 36, 36), 1 / 255) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int16])
+def test_other_numbers_are_left_to_torch(dtype: torch.dtype) -> None:
+    assert convolver(network(), torch.zeros(2, 3, 36, 36, dtype=dtype), 1 / 255) is None

@@ -1,0 +1,263 @@
+"""Convolutions of images without padding, forward and backward, each followed by a relu.
+
+Images lie in memory row by row and the channels of a pixel side by side, so that what a filter
+sees of one row is one run of numbers, and nothing is copied before it is multiplied.
+
+A table, `layers_L_8`, has a row for each convolution. Weights lie one after the other: to go
+forward as (rows, columns, channels, filters) each, backward as (filters, rows, columns, channels).
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from .products import HEIGHT, WIDTH, add_product
+
+CHANNELS, FILTERS, ROWS, COLUMNS, DOWN, ACROSS, IN_HEIGHT, IN_WIDTH = range(8)
+"""Columns of a table: of the input, of the output, size of the filter, its steps, and the size
+of the input. The number of filters is a multiple of `WIDTH`."""
+_CHUNK = 2**16
+"""Numbers of a layer that the core's second cache holds beside its weights."""
+
+Layers = NDArray[np.int64]
+
+
+@njit(cache=True, nogil=True)
+def forward(images_M_D, rows_B, scale, weights, biases, layers_L_8, work, outputs_B_F):  # type: ignore[no-untyped-def]
+    """Write what the last relu returns.
+
+    Args:
+        images_M_D: Images (height x width x channels), flat, uint8 or float32.
+        rows_B: Which of them.
+        scale: Multiplies each number of an image.
+        weights: Of all layers, as to go forward.
+        biases: Of all layers.
+        layers_L_8: The layers.
+        work: Takes what each relu returns, shape (B, height, width, filters), one layer after
+            the other; `memory` says how much it must hold.
+        outputs_B_F: Takes what the last one returns, in the order filters x height x width.
+    """
+    size, rows = images_M_D.shape[1], len(rows_B)
+    chunk = max(1, _CHUNK // _most(size, layers_L_8))
+    seen = np.empty(min(chunk, rows) * size, np.float32)
+    for start in range(0, rows, chunk):
+        n = min(chunk, rows - start)
+        _read(images_M_D, rows_B[start : start + n], scale, seen)
+        below, first, bias, begin = seen, 0, 0, 0
+        for layer in layers_L_8:
+            area, filters = _area(layer), layer[FILTERS]
+            above = work[begin + start * area * filters :][: n * area * filters]
+            _convolve(below, n, weights[first:], biases[bias : bias + filters], layer, above)
+            first, bias = first + _weights(layer), bias + filters
+            begin += rows * area * filters
+            below = above
+        for b in range(n):
+            for p in range(area):
+                for f in range(filters):
+                    outputs_B_F[start + b, f * area + p] = below[(b * area + p) * filters + f]
+
+
+@njit(cache=True, nogil=True)
+def backward(images_M_D, rows_B, scale, weights, layers_L_8, work, slopes_B_F, of_both):  # type: ignore[no-untyped-def]
+    """Add the gradient of a loss to that of the weights and the biases.
+
+    Args:
+        images_M_D: As for `forward`.
+        rows_B: As for `forward`.
+        scale: As for `forward`.
+        weights: Of all layers, as to go backward.
+        layers_L_8: The layers.
+        work: As `forward` left it.
+        slopes_B_F: The gradient with respect to `outputs_B_F`.
+        of_both: Of weights, in the order to go forward, and of biases; both are added to.
+    """
+    of_weights, of_biases = of_both
+    size, rows = images_M_D.shape[1], len(rows_B)
+    most = _most(size, layers_L_8)
+    chunk = max(1, _CHUNK // most)  # so many images go through all layers together
+    room = min(chunk, rows) * most
+    seen, slopes = np.empty(room, np.float32), np.empty(room, np.float32)
+    passed = np.empty(room, np.float32)
+    for start in range(0, rows, chunk):
+        n = min(chunk, rows - start)
+        last = layers_L_8[-1]
+        area, filters = _area(last), last[FILTERS]
+        for b in range(n):
+            for p in range(area):
+                for f in range(filters):
+                    slopes[(b * area + p) * filters + f] = slopes_B_F[start + b, f * area + p]
+        begin, first, bias = len(work), len(of_weights), len(of_biases)
+        for k in range(len(layers_L_8) - 1, -1, -1):
+            layer = layers_L_8[k]
+            area, filters = _area(layer), layer[FILTERS]
+            begin -= rows * area * filters
+            first, bias = first - _weights(layer), bias - filters
+            above = work[begin + start * area * filters :][: n * area * filters]
+            _through(above, slopes, of_biases[bias : bias + filters])
+            if k == 0:
+                _read(images_M_D, rows_B[start : start + n], scale, seen)
+                _weigh(seen, slopes, n, layer, of_weights[first:])
+                continue
+            under = layer[IN_HEIGHT] * layer[IN_WIDTH] * layer[CHANNELS]
+            below = work[begin - (rows - start) * under :]
+            _weigh(below, slopes, n, layer, of_weights[first:])
+            passed[: n * under] = 0
+            _pass(slopes, n, weights[first:], layer, passed)
+            slopes, passed = passed, slopes
+
+
+@njit(cache=True, nogil=True)
+def memory(layers_L_8: Layers, rows: int) -> int:
+    """Return how many numbers `work` holds for so many images."""
+    total = 0
+    for layer in layers_L_8:
+        total += _area(layer) * layer[FILTERS]
+    return int(rows * total)
+
+
+@njit(inline="always")
+def _area(layer):  # type: ignore[no-untyped-def]
+    """Return the number of pixels that a layer makes."""
+    return _up(layer) * _along(layer)
+
+
+@njit(inline="always")
+def _up(layer):  # type: ignore[no-untyped-def]
+    return (layer[IN_HEIGHT] - layer[ROWS]) // layer[DOWN] + 1
+
+
+@njit(inline="always")
+def _along(layer):  # type: ignore[no-untyped-def]
+    return (layer[IN_WIDTH] - layer[COLUMNS]) // layer[ACROSS] + 1
+
+
+@njit(inline="always")
+def _weights(layer):  # type: ignore[no-untyped-def]
+    return layer[ROWS] * layer[COLUMNS] * layer[CHANNELS] * layer[FILTERS]
+
+
+@njit(cache=True, nogil=True)
+def _most(size, layers_L_8):  # type: ignore[no-untyped-def]
+    """Return how many numbers the largest of an image and what the layers make of it has."""
+    most = size
+    for layer in layers_L_8:
+        most = max(most, _area(layer) * layer[FILTERS])
+    return most
+
+
+@njit(cache=True, nogil=True)
+def _read(images_M_D, rows_B, scale, seen):  # type: ignore[no-untyped-def]
+    size = images_M_D.shape[1]
+    for b in range(len(rows_B)):
+        image_D, seen_D = images_M_D[rows_B[b]], seen[b * size : (b + 1) * size]
+        for d in range(size):
+            seen_D[d] = np.float32(image_D[d]) * scale
+
+
+@njit(inline="always")
+def _ways(n, layer):  # type: ignore[no-untyped-def]
+    """Return three ways through the pixels that a layer makes of n images.
+
+    Each is how many steps there are, and how long one is in the pixels of the output and in the
+    numbers of the input. Along the last one go the rows of a tile: from left to right, or, where
+    that is too short, from image to image.
+    """
+    height, width, channels = _up(layer), _along(layer), layer[CHANNELS]
+    in_row = layer[IN_WIDTH] * channels
+    images = (n, height * width, layer[IN_HEIGHT] * in_row)
+    down = (height, width, layer[DOWN] * in_row)
+    across = (width, np.int64(1), layer[ACROSS] * channels)
+    if 2 * width <= HEIGHT and width < n:
+        return down, across, images
+    return images, down, across
+
+
+@njit(inline="always")
+def _even(count):  # type: ignore[no-untyped-def]
+    """Return how many rows a tile has if none is to have much fewer."""
+    tiles = (count + HEIGHT - 1) // HEIGHT
+    return (count + tiles - 1) // tiles
+
+
+@njit(cache=True, nogil=True)
+def _convolve(below, n, weights, bias_O, layer, above):  # type: ignore[no-untyped-def]
+    """Write what the relu above a layer returns."""
+    channels, filters = layer[CHANNELS], layer[FILTERS]
+    outer, inner, (count, out_step, in_step) = _ways(n, layer)
+    loops = (
+        (np.int64(1), np.int64(0)),
+        (layer[ROWS], layer[IN_WIDTH] * channels),
+        (layer[COLUMNS] * channels, np.int64(1)),
+    )
+    for p in range(0, len(above), filters):
+        for f in range(filters):
+            above[p + f] = bias_O[f]
+    tall = _even(count)
+    for i in range(outer[0]):
+        for j in range(inner[0]):
+            for t in range(0, count, tall):
+                pixel = i * outer[1] + j * inner[1] + t * out_step
+                corner = i * outer[2] + j * inner[2] + t * in_step
+                for f in range(0, filters, WIDTH):
+                    add_product(
+                        min(tall, count - t), above, (pixel * filters + f, out_step * filters),
+                        below, (corner, in_step), loops, weights, (f, filters),
+                    )  # fmt: skip
+    for p in range(len(above)):
+        if above[p] < np.float32(0):  # which a NaN is not: it stays one
+            above[p] = np.float32(0)
+
+
+@njit(cache=True, nogil=True)
+def _through(above, slopes, of_bias_O):  # type: ignore[no-untyped-def]
+    """Make gradients with respect to what a relu returned those of what it was given."""
+    for p in range(len(above)):
+        slopes[p] = slopes[p] if above[p] > np.float32(0) else np.float32(0)
+    filters, one = len(of_bias_O), np.ones(1, np.float32)
+    once, none = (np.int64(1), np.int64(0)), np.int64(0)
+    loops = (once, once, (len(above) // filters, none))
+    for f in range(0, filters, WIDTH):  # the sum over all pixels
+        add_product(once[0], of_bias_O, (f, none), one, (none, none), loops, slopes, (f, filters))
+
+
+@njit(cache=True, nogil=True)
+def _weigh(below, slopes, n, layer, of_weights):  # type: ignore[no-untyped-def]
+    """Add the gradient with respect to the weights."""
+    channels, filters = layer[CHANNELS], layer[FILTERS]
+    in_row, run = layer[IN_WIDTH] * channels, layer[COLUMNS] * channels
+    loops = (
+        (n, layer[IN_HEIGHT] * in_row),
+        (_up(layer), layer[DOWN] * in_row),
+        (_along(layer), layer[ACROSS] * channels),
+    )
+    tall = _even(run)
+    for row in range(layer[ROWS]):
+        for t in range(0, run, tall):
+            for f in range(0, filters, WIDTH):
+                add_product(
+                    min(tall, run - t), of_weights, ((row * run + t) * filters + f, filters),
+                    below, (row * in_row + t, np.int64(1)), loops, slopes, (f, filters),
+                )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _pass(slopes, n, weights, layer, passed):  # type: ignore[no-untyped-def]
+    """Add the gradient with respect to the input."""
+    channels, filters = layer[CHANNELS], layer[FILTERS]
+    in_row, run = layer[IN_WIDTH] * channels, layer[COLUMNS] * channels
+    outer, inner, (count, out_step, in_step) = _ways(n, layer)
+    once = (np.int64(1), np.int64(0))
+    loops = (once, once, (filters, np.int64(1)))
+    tall = _even(count)
+    for i in range(outer[0]):
+        for j in range(inner[0]):
+            for t in range(0, count, tall):
+                pixel = i * outer[1] + j * inner[1] + t * out_step
+                corner = i * outer[2] + j * inner[2] + t * in_step
+                for row in range(layer[ROWS]):
+                    for c in range(0, run, WIDTH):
+                        add_product(
+                            min(tall, count - t), passed, (corner + row * in_row + c, in_step),
+                            slopes, (pixel * filters, out_step * filters), loops,
+                            weights, (row * run + c, layer[ROWS] * run),
+                        )  # fmt: skip
