@@ -10,7 +10,7 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from .compiled.convolutions import Layers, backward, forward, memory
+from .compiled.convolutions import Layers, backward, forward, lay_out, memory
 from .compiled.network import Floats
 from .compiled.products import IS_FAST, WIDTH
 from .compiled.structure import has_hooks, modules_of
@@ -32,7 +32,9 @@ class _Images:
     def __init__(
         self, images: torch.Tensor, scale: float, layers_L_8: Layers, features: int
     ) -> None:
-        self.images_M_D = images.permute(0, 2, 3, 1).contiguous().flatten(1).numpy()
+        flat_M_C_P = images.flatten(2).numpy()
+        self.images_M_D = np.empty_like(flat_M_C_P).reshape(len(images), -1)
+        lay_out(flat_M_C_P, self.images_M_D)
         self.scale, self.layers_L_8, self.features = np.float32(scale), layers_L_8, features
         self._threads = ThreadPoolExecutor(torch.get_num_threads())
         self._spare: list[Floats] = []
@@ -70,7 +72,7 @@ class _Convolve(torch.autograd.Function):
         ctx: Any, seen: _Images, rows_B: torch.Tensor, *parameters: torch.Tensor
     ) -> torch.Tensor:
         weights, biases = parameters[::2], torch.cat(parameters[1::2]).numpy()
-        flat = torch.cat([w.permute(2, 3, 1, 0).flatten() for w in weights]).numpy()
+        flat = torch.cat([w.flatten() for w in weights]).numpy()
         work, outputs_B_F = seen.take(len(rows_B)), np.empty((len(rows_B), seen.features), "f4")
 
         def see_to(part: slice) -> None:
@@ -88,12 +90,12 @@ class _Convolve(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slopes_B_F: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         seen, rows_B, work, weights = ctx.seen, ctx.rows_B, ctx.work, ctx.saved_tensors
-        flat = torch.cat([w.permute(0, 2, 3, 1).flatten() for w in weights]).numpy()
+        flat = torch.cat([w.flatten() for w in weights]).numpy()
         sizes, filters = [w.numel() for w in weights], [len(w) for w in weights]
         slopes = slopes_B_F.contiguous().numpy()
 
         def see_to(part: slice) -> tuple[Floats, Floats]:
-            of_both = np.zeros(sum(sizes), np.float32), np.zeros(sum(filters), np.float32)
+            of_both = np.empty_like(flat), np.zeros(sum(filters), np.float32)
             backward(
                 seen.images_M_D, rows_B[part].numpy(), seen.scale, flat, seen.layers_L_8,
                 work[part].ravel(), slopes[part], of_both,
@@ -104,12 +106,9 @@ class _Convolve(torch.autograd.Function):
         seen.give_back(work)
         of_weights, of_biases = (torch.from_numpy(sum(each)) for each in zip(*found, strict=True))
         gradients: list[torch.Tensor | None] = [None, None]
-        for weight, of_weight, of_bias in zip(
-            weights, torch.split(of_weights, sizes), torch.split(of_biases, filters), strict=True
-        ):
-            outputs, inputs, *window = weight.shape
-            turned = of_weight.view(*window, inputs, outputs).permute(3, 2, 0, 1)
-            gradients += [turned.contiguous(), of_bias]
+        of_each = torch.split(of_weights, sizes), torch.split(of_biases, filters)
+        for weight, of_weight, of_bias in zip(weights, *of_each, strict=True):
+            gradients += [of_weight.view_as(weight), of_bias]
         return tuple(gradients)
 
 

@@ -3,8 +3,8 @@
 Images lie in memory row by row and the channels of a pixel side by side, so that what a filter
 sees of one row is one run of numbers, and nothing is copied before it is multiplied.
 
-A table, `layers_L_8`, has a row for each convolution. Weights lie one after the other: to go
-forward as (rows, columns, channels, filters) each, backward as (filters, rows, columns, channels).
+A table, `layers_L_8`, has a row for each convolution. Weights come as they lie in torch, (filters,
+channels, rows, columns), one layer after the other, and are turned to be multiplied by.
 """
 
 import numpy as np
@@ -30,14 +30,15 @@ def forward(images_M_D, rows_B, scale, weights, biases, layers_L_8, work, output
         images_M_D: Images (height x width x channels), flat, uint8 or float32.
         rows_B: Which of them.
         scale: Multiplies each number of an image.
-        weights: Of all layers, as to go forward.
+        weights: Of all layers.
         biases: Of all layers.
         layers_L_8: The layers.
         work: Takes what each relu returns, shape (B, height, width, filters), one layer after
             the other; `memory` says how much it must hold.
         outputs_B_F: Takes what the last one returns, in the order filters x height x width.
     """
-    size, rows = images_M_D.shape[1], len(rows_B)
+    size, rows, turned = images_M_D.shape[1], len(rows_B), np.empty_like(weights)
+    _turn(weights, layers_L_8, turned, 0)
     chunk = max(1, _CHUNK // _most(size, layers_L_8))
     seen = np.empty(min(chunk, rows) * size, np.float32)
     for start in range(0, rows, chunk):
@@ -47,7 +48,7 @@ def forward(images_M_D, rows_B, scale, weights, biases, layers_L_8, work, output
         for layer in layers_L_8:
             area, filters = _area(layer), layer[FILTERS]
             above = work[begin + start * area * filters :][: n * area * filters]
-            _convolve(below, n, weights[first:], biases[bias : bias + filters], layer, above)
+            _convolve(below, n, turned[first:], biases[bias : bias + filters], layer, above)
             first, bias = first + _weights(layer), bias + filters
             begin += rows * area * filters
             below = above
@@ -65,14 +66,15 @@ def backward(images_M_D, rows_B, scale, weights, layers_L_8, work, slopes_B_F, o
         images_M_D: As for `forward`.
         rows_B: As for `forward`.
         scale: As for `forward`.
-        weights: Of all layers, as to go backward.
+        weights: Of all layers.
         layers_L_8: The layers.
         work: As `forward` left it.
         slopes_B_F: The gradient with respect to `outputs_B_F`.
-        of_both: Of weights, in the order to go forward, and of biases; both are added to.
+        of_both: Of weights and of biases; the latter are added to, the former written.
     """
-    of_weights, of_biases = of_both
-    size, rows = images_M_D.shape[1], len(rows_B)
+    size, rows, turned = images_M_D.shape[1], len(rows_B), np.empty_like(weights)
+    _turn(weights, layers_L_8, turned, 1)
+    of_weights, of_biases = np.zeros_like(weights), of_both[1]
     most = _most(size, layers_L_8)
     chunk = max(1, _CHUNK // most)  # so many images go through all layers together
     room = min(chunk, rows) * most
@@ -102,8 +104,19 @@ def backward(images_M_D, rows_B, scale, weights, layers_L_8, work, slopes_B_F, o
             below = work[begin - (rows - start) * under :]
             _weigh(below, slopes, n, layer, of_weights[first:])
             passed[: n * under] = 0
-            _pass(slopes, n, weights[first:], layer, passed)
+            _pass(slopes, n, turned[first:], layer, passed)
             slopes, passed = passed, slopes
+    _turn(of_weights, layers_L_8, of_both[0], 2)
+
+
+@njit(cache=True, nogil=True)
+def lay_out(images_M_C_P, laid_M_D):  # type: ignore[no-untyped-def]
+    """Write images (channels x pixels) with the channels of a pixel side by side."""
+    count, channels, pixels = images_M_C_P.shape
+    for m in range(count):
+        for c in range(channels):
+            for p in range(pixels):
+                laid_M_D[m, p * channels + c] = images_M_C_P[m, c, p]
 
 
 @njit(cache=True, nogil=True)
@@ -143,6 +156,31 @@ def _most(size, layers_L_8):  # type: ignore[no-untyped-def]
     for layer in layers_L_8:
         most = max(most, _area(layer) * layer[FILTERS])
     return most
+
+
+@njit(cache=True, nogil=True)
+def _turn(weights, layers_L_8, turned, way):  # type: ignore[no-untyped-def]
+    """Write weights as they are multiplied by, or gradients as weights lie.
+
+    Ways: from torch's order to (rows, columns, channels, filters), which goes forward; to
+    (filters, rows, columns, channels), which goes backward; and from the former back to torch's.
+    """
+    first = 0
+    for layer in layers_L_8:
+        filters, channels = layer[FILTERS], layer[CHANNELS]
+        window = layer[ROWS] * layer[COLUMNS]
+        for f in range(filters):
+            for c in range(channels):
+                for w in range(window):
+                    plain = first + (f * channels + c) * window + w
+                    ahead = first + (w * channels + c) * filters + f
+                    if way == 0:
+                        turned[ahead] = weights[plain]
+                    elif way == 1:
+                        turned[first + (f * window + w) * channels + c] = weights[plain]
+                    else:
+                        turned[plain] = weights[ahead]
+        first += _weights(layer)
 
 
 @njit(cache=True, nogil=True)
