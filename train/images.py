@@ -37,7 +37,7 @@ class _Images:
         lay_out(flat_M_C_P, self.images_M_D)
         self.scale, self.layers_L_8, self.features = np.float32(scale), layers_L_8, features
         self._threads = ThreadPoolExecutor(torch.get_num_threads())
-        self._spare: list[Floats] = []
+        self._spare: Floats | None = None
 
     def each(self, see_to: Callable[[Any], Any], parts: Iterable[Any]) -> list[Any]:
         """See to some parts, each in a thread of its own."""
@@ -53,15 +53,16 @@ class _Images:
     def take(self, rows: int) -> Floats:
         """Return memory for what the layers say of so many images, shape (B, numbers).
 
-        What was given back is taken first: memory that is new takes as long again to clear.
+        What was given back is taken again: to clear memory that is new takes as long as to fill it.
         """
-        if self._spare and len(self._spare[-1]) >= rows:
-            return self._spare.pop()
-        return np.empty((rows, memory(self.layers_L_8, 1)), np.float32)
+        spare, self._spare = self._spare, None
+        if spare is None or len(spare) < rows:
+            return np.empty((rows, memory(self.layers_L_8, 1)), np.float32)
+        return spare
 
     def give_back(self, work: Floats) -> None:
         """Take back what `take` gave."""
-        self._spare.append(work)
+        self._spare = work
 
 
 class _Convolve(torch.autograd.Function):
@@ -150,7 +151,11 @@ def _layers_of(cnn: nn.Module, channels: int, height: int, width: int) -> tuple[
     modules = list(cnn.children())
     kinds = [type(module) for module in modules]
     pairs = len(modules) // 2
-    if type(cnn) is not nn.Sequential or kinds != [nn.Conv2d, nn.ReLU] * pairs + [nn.Flatten]:
+    if (
+        not pairs
+        or type(cnn) is not nn.Sequential
+        or kinds != [nn.Conv2d, nn.ReLU] * pairs + [nn.Flatten]
+    ):
         return None
     flatten: Any = modules.pop()
     if (flatten.start_dim, flatten.end_dim) != (1, -1):

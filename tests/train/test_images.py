@@ -153,6 +153,7 @@ CHANGES: dict[str, Callable[[NatureCNN], Any]] = {
     "too large": lambda made: _put(made, nn.Conv2d(3, 32, 40)),
     "groups": lambda made: made.cnn.__setitem__(2, nn.Conv2d(32, 64, 4, 2, groups=2)),
     "twice the digits": lambda made: made.double(),
+    "no convolution": lambda made: setattr(made, "cnn", nn.Sequential(nn.Flatten())),
     "activation": lambda made: made.cnn.__setitem__(1, nn.ELU()),
     "no activation": lambda made: made.cnn.__delitem__(1),
     "flatten": lambda made: made.cnn.__setitem__(6, nn.Flatten(2)),
