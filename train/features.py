@@ -7,12 +7,14 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
-from stable_baselines3.common.torch_layers import CombinedExtractor
+from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from torch import nn
 
-from .compiled.structure import has_hooks, modules_of
-from .images import convolver
+from .compiled.structure import modules_of
+from .images import convolver, is_as_written
 
+_OF_NATURE = (NatureCNN, nn.Sequential, nn.Conv2d, nn.ReLU, nn.Flatten, nn.Linear)
+"""What NatureCNN is made of."""
 Read = Callable[[torch.Tensor], Any]
 """Takes the numbers of some transitions, shape (B,)."""
 
@@ -47,9 +49,7 @@ def _reader(
     extractor: nn.Module, observations: Any, space: spaces.Space[Any], normalize: bool
 ) -> Read:
     if isinstance(space, spaces.Dict):
-        if type(extractor) is CombinedExtractor and not any(
-            "forward" in vars(module) or has_hooks(module) for module in modules_of(extractor)
-        ):
+        if type(extractor) is CombinedExtractor and is_as_written(extractor):
             reads = [
                 _reader(part, observations[key], space[key], normalize)
                 for key, part in extractor.extractors.items()
@@ -59,12 +59,34 @@ def _reader(
         scale = 1 / 255 if normalize and is_image_space(space) else 1.0
         if convolve := convolver(extractor, observations, scale):
             return convolve
-        # One that says it may: who uses `view` would fail.
-        if observations.dim() == 4 and vars(type(extractor)).get("channels_last") is True:
-            observations = observations.contiguous(memory_format=torch.channels_last)
+    if _takes_channels_last(extractor):
+        observations = _laid_out(observations)
 
     def read(rows_B: torch.Tensor) -> Any:
         seen = preprocess_obs(picked(observations, rows_B), space, normalize_images=normalize)
         return extractor(seen)
 
     return read
+
+
+def _takes_channels_last(extractor: nn.Module) -> bool:
+    """Tell whether it is the same to an extractor how images lie: who uses `view` would fail.
+
+    One's own says so by `channels_last = True` in its class.
+    """
+    if vars(type(extractor)).get("channels_last") is True:
+        return True
+    return (
+        type(extractor) is NatureCNN
+        and all(type(module) in _OF_NATURE for module in modules_of(extractor))
+        and is_as_written(extractor)
+    )
+
+
+def _laid_out(observations: Any) -> Any:
+    """Return the same observations, images on the CPU with a pixel's channels side by side."""
+    if isinstance(observations, dict):
+        return {key: _laid_out(part) for key, part in observations.items()}
+    if observations.dim() != 4 or observations.device.type != "cpu":
+        return observations
+    return observations.contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,6 @@
 """Compiled convolutions in torch's graph: those of stable-baselines3's NatureCNN."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +10,7 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from .compiled.convolutions import Layers, backward, forward, lay_out, memory
+from .compiled.convolutions import Table, backward, features, forward, lay_out, memory
 from .compiled.network import Floats
 from .compiled.products import IS_FAST, WIDTH
 from .compiled.structure import has_hooks, modules_of
@@ -25,44 +25,19 @@ class _Images:
     Args:
         images: Shape (M, C, H, W).
         scale: Multiplies each number of an image.
-        layers_L_8: The layers.
-        features: How many numbers come out for each image.
+        table_L_8: The layers.
     """
 
-    def __init__(
-        self, images: torch.Tensor, scale: float, layers_L_8: Layers, features: int
-    ) -> None:
+    def __init__(self, images: torch.Tensor, scale: float, table_L_8: Table) -> None:
         flat_M_C_P = images.flatten(2).numpy()
         self.images_M_D = np.empty_like(flat_M_C_P).reshape(len(images), -1)
         lay_out(flat_M_C_P, self.images_M_D)
-        self.scale, self.layers_L_8, self.features = np.float32(scale), layers_L_8, features
+        self.scale, self.table_L_8 = np.float32(scale), table_L_8
         self._threads = ThreadPoolExecutor(torch.get_num_threads())
-        self._spare: Floats | None = None
 
-    def each(self, see_to: Callable[[Any], Any], parts: Iterable[Any]) -> list[Any]:
+    def each(self, see_to: Callable[[slice], Any], parts: list[slice]) -> list[Any]:
         """See to some parts, each in a thread of its own."""
-        parts = list(parts)
         return list((self._threads.map if len(parts) > 1 else map)(see_to, parts))
-
-    def parts(self, rows: int) -> list[slice]:
-        """Return which of so many images each of torch's threads sees to."""
-        parts = max(1, min(torch.get_num_threads(), rows // _SHARE))
-        ends = [rows * i // parts for i in range(parts + 1)]
-        return [slice(*ends[i : i + 2]) for i in range(parts)]
-
-    def take(self, rows: int) -> Floats:
-        """Return memory for what the layers say of so many images, shape (B, numbers).
-
-        What was given back is taken again: to clear memory that is new takes as long as to fill it.
-        """
-        spare, self._spare = self._spare, None
-        if spare is None or len(spare) < rows:
-            return np.empty((rows, memory(self.layers_L_8, 1)), np.float32)
-        return spare
-
-    def give_back(self, work: Floats) -> None:
-        """Take back what `take` gave."""
-        self._spare = work
 
 
 class _Convolve(torch.autograd.Function):
@@ -72,42 +47,40 @@ class _Convolve(torch.autograd.Function):
     def forward(
         ctx: Any, seen: _Images, rows_B: torch.Tensor, *parameters: torch.Tensor
     ) -> torch.Tensor:
-        weights, biases = parameters[::2], torch.cat(parameters[1::2]).numpy()
-        flat = torch.cat([w.flatten() for w in weights]).numpy()
-        work, outputs_B_F = seen.take(len(rows_B)), np.empty((len(rows_B), seen.features), "f4")
+        flat, biases = _joined(parameters[::2]), _joined(parameters[1::2])
+        count, table = len(rows_B), seen.table_L_8
+        work = np.empty((count, memory(table)), np.float32)
+        outputs_B_F = np.empty((count, features(table)), np.float32)
 
         def see_to(part: slice) -> None:
-            forward(
-                seen.images_M_D, rows_B[part].numpy(), seen.scale, flat, biases, seen.layers_L_8,
-                work[part].ravel(), outputs_B_F[part],
-            )  # fmt: skip
+            rows, own = rows_B[part].numpy(), work[part].ravel()
+            forward(seen.images_M_D, rows, seen.scale, flat, biases, table, own, outputs_B_F[part])
 
-        seen.each(see_to, seen.parts(len(rows_B)))
+        ctx.parts = _parts(count)
+        seen.each(see_to, ctx.parts)
         ctx.seen, ctx.rows_B, ctx.work = seen, rows_B, work
-        ctx.save_for_backward(*weights)
+        ctx.save_for_backward(*parameters[::2])
         return torch.from_numpy(outputs_B_F)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slopes_B_F: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        seen, rows_B, work, weights = ctx.seen, ctx.rows_B, ctx.work, ctx.saved_tensors
-        flat = torch.cat([w.flatten() for w in weights]).numpy()
+        seen, weights = ctx.seen, ctx.saved_tensors
+        flat, slopes = _joined(weights), slopes_B_F.contiguous().numpy()
         sizes, filters = [w.numel() for w in weights], [len(w) for w in weights]
-        slopes = slopes_B_F.contiguous().numpy()
 
         def see_to(part: slice) -> tuple[Floats, Floats]:
-            of_both = np.empty_like(flat), np.zeros(sum(filters), np.float32)
+            rows, own = ctx.rows_B[part].numpy(), ctx.work[part].ravel()
+            of_both = np.empty_like(flat), np.empty(sum(filters), np.float32)
             backward(
-                seen.images_M_D, rows_B[part].numpy(), seen.scale, flat, seen.layers_L_8,
-                work[part].ravel(), slopes[part], of_both,
-            )  # fmt: skip
+                seen.images_M_D, rows, seen.scale, flat, seen.table_L_8, own, slopes[part], of_both
+            )
             return of_both
 
-        found = seen.each(see_to, seen.parts(len(rows_B)))
-        seen.give_back(work)
+        found = seen.each(see_to, ctx.parts)
         of_weights, of_biases = (torch.from_numpy(sum(each)) for each in zip(*found, strict=True))
-        gradients: list[torch.Tensor | None] = [None, None]
         of_each = torch.split(of_weights, sizes), torch.split(of_biases, filters)
+        gradients: list[torch.Tensor | None] = [None, None]
         for weight, of_weight, of_bias in zip(weights, *of_each, strict=True):
             gradients += [of_weight.view_as(weight), of_bias]
         return tuple(gradients)
@@ -127,42 +100,61 @@ def convolver(
     if (
         type(extractor) is not NatureCNN
         or not (IS_FAST and hasattr(forward, "get_overload"))  # or Numba compiles nothing
+        or torch.is_autocast_enabled("cpu")
         or images.dim() != 4
         or images.dtype not in (torch.uint8, torch.float32)
-        or any("forward" in vars(m) or has_hooks(m) for m in modules_of(extractor))
+        or not is_as_written(extractor)
     ):
         return None
-    layers = _layers_of(extractor.cnn, *images.shape[1:])
-    if layers is None:
+    layers = _layers_of(extractor.cnn)
+    table_L_8 = _table_of(layers, *images.shape[1:])
+    if table_L_8 is None:
         return None
-    seen, parameters = _Images(images, scale, *layers), list(extractor.cnn.parameters())
+    seen = _Images(images, scale, table_L_8)
+    parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
     convolve: Any = _Convolve.apply
     linear = extractor.linear
 
     def read(rows_B: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = linear(convolve(seen, rows_B, *parameters))
-        return features
+        made: torch.Tensor = linear(convolve(seen, rows_B, *parameters))
+        return made
 
     return read
 
 
-def _layers_of(cnn: nn.Module, channels: int, height: int, width: int) -> tuple[Layers, int] | None:
-    """Return the table of layers and how many numbers come out; None if one is not compiled."""
-    modules = list(cnn.children())
+def is_as_written(extractor: nn.Module) -> bool:
+    """Tell whether a module and all within it do what their classes say, and nobody listens."""
+    return not any("forward" in vars(m) or has_hooks(m) for m in modules_of(extractor))
+
+
+def _parts(rows: int) -> list[slice]:
+    """Return which of so many images each of torch's threads sees to."""
+    parts = max(1, min(torch.get_num_threads(), rows // _SHARE))
+    ends = [rows * i // parts for i in range(parts + 1)]
+    return [slice(*ends[i : i + 2]) for i in range(parts)]
+
+
+def _joined(tensors: Sequence[torch.Tensor]) -> Floats:
+    joined: Floats = torch.cat([tensor.detach().flatten() for tensor in tensors]).numpy()
+    return joined
+
+
+def _layers_of(cnn: nn.Module) -> list[nn.Conv2d]:
+    """Return the convolutions of a network that consists of nothing else; none of others."""
+    if type(cnn) is not nn.Sequential:
+        return []
+    modules: list[Any] = list(cnn)
     kinds = [type(module) for module in modules]
-    pairs = len(modules) // 2
-    if (
-        not pairs
-        or type(cnn) is not nn.Sequential
-        or kinds != [nn.Conv2d, nn.ReLU] * pairs + [nn.Flatten]
-    ):
-        return None
-    flatten: Any = modules.pop()
-    if (flatten.start_dim, flatten.end_dim) != (1, -1):
-        return None
+    if kinds != [nn.Conv2d, nn.ReLU] * (len(modules) // 2) + [nn.Flatten]:
+        return []
+    flatten = modules.pop()
+    return modules[::2] if (flatten.start_dim, flatten.end_dim) == (1, -1) else []
+
+
+def _table_of(layers: list[nn.Conv2d], channels: int, height: int, width: int) -> Table | None:
+    """Return the table of layers, None if there is none or one is not compiled."""
     table = []
-    for layer in modules[::2]:
-        assert isinstance(layer, nn.Conv2d)
+    for layer in layers:
         filters = layer.out_channels
         if not _is_plain(layer) or layer.weight.shape != (filters, channels, *layer.kernel_size):
             return None
@@ -172,7 +164,7 @@ def _layers_of(cnn: nn.Module, channels: int, height: int, width: int) -> tuple[
         table.append((channels, filters, tall, wide, down, across, height, width))
         channels = filters
         height, width = (height - tall) // down + 1, (width - wide) // across + 1
-    return np.array(table, np.int64), channels * height * width
+    return np.array(table, np.int64) if table else None
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:

@@ -65,7 +65,7 @@ class TorchLearner:
         self._columns = [self._on_device(column) for column in self.transitions[1:]]
         self._arrays = self.transitions._replace(observations_M_D=_NO_INPUTS)
         self._observations = self._on_device(self.transitions.observations_M_D)
-        self._read: Read = self._observed_features
+        self._read: Read = _as_asked(policy, self._observations)
         if self._is_standard and _is_own(policy, "extract_features"):
             self._read = reader(policy, self._observations)
         self._features_M_F = self._constant_features() if self._is_standard else None
@@ -193,9 +193,6 @@ class TorchLearner:
         latent_pi = policy.mlp_extractor.forward_actor(features[0])
         return latent_pi, policy.mlp_extractor.forward_critic(features[1])
 
-    def _observed_features(self, rows_B: torch.Tensor) -> Any:
-        return self._policy.extract_features(picked(self._observations, rows_B))
-
     def _constant_features(self) -> torch.Tensor | None:
         """Return the features of all transitions, if nothing ever changes them."""
         policy = self._policy
@@ -223,6 +220,10 @@ def _is_own(policy: ActorCriticPolicy, name: str) -> bool:
     """Tell whether a method of a policy is the one that stable-baselines3 wrote."""
     original = getattr(ActorCriticPolicy, name)
     return getattr(type(policy), name, None) is original and name not in vars(policy)
+
+
+def _as_asked(policy: ActorCriticPolicy, observations: Any) -> Read:
+    return lambda rows_B: policy.extract_features(picked(observations, rows_B))
 
 
 def _distribution_of(policy: ActorCriticPolicy) -> Network | None:

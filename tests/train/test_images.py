@@ -13,7 +13,9 @@ from palaestra.train import images
 from palaestra.train.images import convolver
 from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
+from torch.nn.utils import prune
 
+pytestmark = pytest.mark.skipif(not images.IS_FAST, reason="left to torch on such a core")
 SPACE = spaces.Box(0, 255, (3, 36, 36), np.uint8)
 
 
@@ -94,6 +96,18 @@ def test_windows_and_steps_may_be_any(stack: Any, count: int, is_bytes: bool) ->
     compare(made, seen, torch.randint(0, count, (count,)))
 
 
+def test_what_one_thread_began_others_do_not_end(threads: int) -> None:
+    made, rows_B = network(), torch.arange(25)
+    read = convolver(made, pictures(30, 3, 36, 36), 1 / 255)
+    assert read is not None
+    parameters = list(made.parameters())
+    alone = torch.autograd.grad(read(rows_B).sum(), parameters)
+    found = read(rows_B)
+    torch.set_num_threads(4 - threads)
+    for mine, its in zip(torch.autograd.grad(found.sum(), parameters), alone, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-6)
+
+
 def test_threads_share_the_images(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     counts, forward = [], images.forward
 
@@ -131,13 +145,42 @@ def test_a_weight_that_is_no_number_is_not_hidden() -> None:
 
 
 def test_a_layer_may_be_frozen() -> None:
-    made = network()
+    made, seen, rows_B = network(), pictures(4, 3, 36, 36), torch.arange(4)
     made.cnn[0].requires_grad_(requires_grad=False)
-    read = convolver(made, pictures(4, 3, 36, 36), 1 / 255)
+    read = convolver(made, seen, 1 / 255)
     assert read is not None
-    read(torch.arange(4)).sum().backward()
-    assert made.cnn[0].weight.grad is None
-    assert made.cnn[2].weight.grad is not None
+    read(rows_B).sum().backward()
+    found = [p.grad for p in made.parameters()]
+    made.zero_grad()
+    made(seen / 255).sum().backward()
+    assert found[:2] == [None, None]
+    for mine, p in zip(found[2:], list(made.parameters())[2:], strict=True):
+        torch.testing.assert_close(mine, p.grad, rtol=1e-4, atol=1e-5)
+
+
+def tie(made: NatureCNN) -> None:
+    made.cnn[0], made.cnn[2], made.cnn[4] = (nn.Conv2d(c, 32, 3) for c in (3, 32, 32))
+    made.cnn[4].weight = made.cnn[2].weight
+    made.linear = nn.Sequential()
+
+
+def repeat(made: NatureCNN) -> None:
+    twice = nn.Conv2d(32, 32, 3), nn.ReLU()
+    made.cnn = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), *twice, *twice, nn.Flatten())
+    made.linear = nn.Sequential()
+
+
+def prune_for_good(made: NatureCNN) -> None:
+    prune.l1_unstructured(made.cnn[2], "weight", amount=0.3)
+    prune.remove(made.cnn[2], "weight")
+    assert [name for name, _ in made.cnn[2].named_parameters()] == ["bias", "weight"]
+
+
+@pytest.mark.parametrize("change", [tie, repeat, prune_for_good])
+def test_parameters_are_those_of_the_layers(change: Callable[[NatureCNN], None]) -> None:
+    made = network()
+    change(made)
+    compare(made, pictures(9, 3, 36, 36), torch.arange(9))
 
 
 class Derived(NatureCNN):
@@ -173,6 +216,20 @@ def test_what_is_changed_is_left_to_torch(change: str) -> None:
     made = network()
     CHANGES[change](made)
     assert convolver(made, pictures(2, 3, 36, 36), 1 / 255) is None
+
+
+def test_who_listens_to_all_modules_hears_these() -> None:
+    handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    try:
+        assert convolver(network(), pictures(2, 3, 36, 36), 1 / 255) is None
+    finally:
+        handle.remove()
+    assert convolver(network(), pictures(2, 3, 36, 36), 1 / 255) is not None
+
+
+def test_what_is_to_be_cast_is_left_to_torch() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convolver(network(), pictures(2, 3, 36, 36), 1 / 255) is None
 
 
 def test_what_is_derived_is_left_to_torch() -> None:

@@ -1,6 +1,8 @@
 """Where torch runs the network, an update is stable-baselines3's, whatever the policy."""
 
 import copy
+import gc
+import weakref
 from typing import Any, ClassVar
 
 import gymnasium
@@ -13,10 +15,15 @@ from gymnasium import spaces
 from palaestra.errors import UserError
 from palaestra.train import torch_learner
 from palaestra.train.buffers import RolloutBuffer
+from palaestra.train.compiled.products import IS_FAST
 from palaestra.train.ppo import PPO
 from stable_baselines3.common import buffers
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
+from stable_baselines3.common.policies import (
+    ActorCriticCnnPolicy,
+    ActorCriticPolicy,
+    MultiInputActorCriticPolicy,
+)
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 VECTOR = spaces.Box(-1.0, 1.0, (5,), np.float32)
@@ -279,6 +286,74 @@ def test_an_extractor_of_ones_own_says_whether_channels_may_come_last(kind: type
     torch.testing.assert_close(weights(ours), weights(its), rtol=0, atol=2e-6)
 
 
+class Reads(BaseFeaturesExtractor):
+    """Read the image of a dictionary, and remember how it lay."""
+
+    channels_last = True
+    orders: ClassVar[set[bool]] = set()
+
+    def __init__(self, observation_space: spaces.Dict) -> None:
+        super().__init__(observation_space, 3 * 36 * 36)
+
+    def forward(self, observations: Any) -> torch.Tensor:
+        self.orders.add(observations["seen"].is_contiguous())
+        return observations["seen"].flatten(1)
+
+
+def test_an_extractor_of_dictionaries_may_take_channels_last() -> None:
+    space = spaces.Dict({"seen": IMAGE, "place": VECTOR})
+    extractor = {"features_extractor_class": Reads}
+    ours, its = pair("MultiInputPolicy", space, ACTIONS["discrete"], policy_kwargs=extractor)
+    Reads.orders.clear()
+    train(ours)
+    assert Reads.orders == {False}
+    train(its)
+    torch.testing.assert_close(weights(ours), weights(its), rtol=0, atol=2e-6)
+
+
+def pad(policy: Any) -> None:
+    policy.features_extractor.cnn[0].padding = (2, 2)
+
+
+def test_natures_network_with_other_convolutions_gets_channels_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, _ = pair("CnnPolicy", IMAGE, ACTIONS["discrete"], policy_kwargs=NARROW)
+    pad(ours.policy)
+    seen, forward = set(), torch.nn.Conv2d.forward
+
+    def look(module: Any, image: torch.Tensor) -> torch.Tensor:
+        if module.in_channels == 3:
+            seen.add(image.is_contiguous(memory_format=torch.channels_last))
+        return forward(module, image)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", look)
+    ours.train()
+    assert seen == {True}
+
+
+class Asks(ActorCriticCnnPolicy):
+    """Extract features in a way of its own."""
+
+    def extract_features(self, obs: Any, features_extractor: Any = None) -> Any:
+        return super().extract_features(obs, features_extractor)
+
+
+@pytest.mark.parametrize("policy", ["CnnPolicy", Asks])
+def test_a_rollout_is_forgotten_once_it_was_learned_of(policy: Any) -> None:
+    ours, _ = pair(policy, IMAGE, ACTIONS["discrete"])
+    gc.disable()
+    try:
+        learner = torch_learner.TorchLearner(ours.policy, ours.rollout_buffer)
+        learner.update(ours._settings(), 1)
+        known = weakref.ref(learner)
+        del learner
+        assert known() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(not IS_FAST, reason="left to torch on such a core")
 @pytest.mark.parametrize("policy", ["CnnPolicy", "MultiInputPolicy"])
 def test_convolutions_of_images_are_compiled(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     space: Any = IMAGE if policy == "CnnPolicy" else spaces.Dict({"seen": IMAGE, "place": VECTOR})
@@ -290,9 +365,12 @@ def test_convolutions_of_images_are_compiled(policy: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("loss")
-def test_dictionaries_with_images_are_learned_from() -> None:
-    seen = spaces.Dict({"seen": IMAGE, "place": VECTOR})
-    learn_the_same(*pair("MultiInputPolicy", seen, ACTIONS["discrete"]))
+@pytest.mark.parametrize("shared", [True, False])
+def test_dictionaries_with_images_are_learned_from(shared: bool) -> None:
+    other = spaces.Box(0, 255, (1, 40, 37), np.uint8)
+    seen = spaces.Dict({"seen": IMAGE, "place": VECTOR, "other": other})
+    kwargs = {"share_features_extractor": shared}
+    learn_the_same(*pair("MultiInputPolicy", seen, ACTIONS["discrete"], policy_kwargs=kwargs))
 
 
 class Shared(ActorCriticPolicy):

@@ -1,9 +1,9 @@
 """Convolutions of images without padding, forward and backward, each followed by a relu.
 
 Images lie in memory row by row and the channels of a pixel side by side, so that what a filter
-sees of one row is one run of numbers, and nothing is copied before it is multiplied.
+sees of one row is one run of numbers, which is multiplied where it lies.
 
-A table, `layers_L_8`, has a row for each convolution. Weights come as they lie in torch, (filters,
+A table, `table_L_8`, has a row for each convolution. Weights come as they lie in torch, (filters,
 channels, rows, columns), one layer after the other, and are turned to be multiplied by.
 """
 
@@ -16,14 +16,17 @@ from .products import HEIGHT, WIDTH, add_product
 CHANNELS, FILTERS, ROWS, COLUMNS, DOWN, ACROSS, IN_HEIGHT, IN_WIDTH = range(8)
 """Columns of a table: of the input, of the output, size of the filter, its steps, and the size
 of the input. The number of filters is a multiple of `WIDTH`."""
+_FORWARD, _BACKWARD, _BACK = range(3)
+"""How weights are turned: from torch's order to (rows, columns, channels, filters), which goes
+forward; to (filters, rows, columns, channels), which goes backward; from the former to torch's."""
 _CHUNK = 2**16
 """Numbers of a layer that the core's second cache holds beside its weights."""
 
-Layers = NDArray[np.int64]
+Table = NDArray[np.int64]
 
 
 @njit(cache=True, nogil=True)
-def forward(images_M_D, rows_B, scale, weights, biases, layers_L_8, work, outputs_B_F):  # type: ignore[no-untyped-def]
+def forward(images_M_D, rows_B, scale, weights, biases, table_L_8, work, outputs_B_F):  # type: ignore[no-untyped-def]
     """Write what the last relu returns.
 
     Args:
@@ -32,20 +35,20 @@ def forward(images_M_D, rows_B, scale, weights, biases, layers_L_8, work, output
         scale: Multiplies each number of an image.
         weights: Of all layers.
         biases: Of all layers.
-        layers_L_8: The layers.
+        table_L_8: The layers.
         work: Takes what each relu returns, shape (B, height, width, filters), one layer after
-            the other; `memory` says how much it must hold.
+            the other, as much as `memory` says for each.
         outputs_B_F: Takes what the last one returns, in the order filters x height x width.
     """
     size, rows, turned = images_M_D.shape[1], len(rows_B), np.empty_like(weights)
-    _turn(weights, layers_L_8, turned, 0)
-    chunk = max(1, _CHUNK // _most(size, layers_L_8))
+    _turn(weights, table_L_8, turned, _FORWARD)
+    chunk = max(1, _CHUNK // _most(size, table_L_8))
     seen = np.empty(min(chunk, rows) * size, np.float32)
     for start in range(0, rows, chunk):
         n = min(chunk, rows - start)
         _read(images_M_D, rows_B[start : start + n], scale, seen)
         below, first, bias, begin = seen, 0, 0, 0
-        for layer in layers_L_8:
+        for layer in table_L_8:
             area, filters = _area(layer), layer[FILTERS]
             above = work[begin + start * area * filters :][: n * area * filters]
             _convolve(below, n, turned[first:], biases[bias : bias + filters], layer, above)
@@ -59,38 +62,39 @@ def forward(images_M_D, rows_B, scale, weights, biases, layers_L_8, work, output
 
 
 @njit(cache=True, nogil=True)
-def backward(images_M_D, rows_B, scale, weights, layers_L_8, work, slopes_B_F, of_both):  # type: ignore[no-untyped-def]
-    """Add the gradient of a loss to that of the weights and the biases.
+def backward(images_M_D, rows_B, scale, weights, table_L_8, work, slopes_B_F, of_both):  # type: ignore[no-untyped-def]
+    """Write the gradient of a loss with respect to the weights and the biases.
 
     Args:
         images_M_D: As for `forward`.
         rows_B: As for `forward`.
         scale: As for `forward`.
         weights: Of all layers.
-        layers_L_8: The layers.
+        table_L_8: The layers.
         work: As `forward` left it.
         slopes_B_F: The gradient with respect to `outputs_B_F`.
-        of_both: Of weights and of biases; the latter are added to, the former written.
+        of_both: Takes that of the weights and that of the biases.
     """
     size, rows, turned = images_M_D.shape[1], len(rows_B), np.empty_like(weights)
-    _turn(weights, layers_L_8, turned, 1)
+    _turn(weights, table_L_8, turned, _BACKWARD)
     of_weights, of_biases = np.zeros_like(weights), of_both[1]
-    most = _most(size, layers_L_8)
+    of_biases[:] = 0
+    most = _most(size, table_L_8)
     chunk = max(1, _CHUNK // most)  # so many images go through all layers together
     room = min(chunk, rows) * most
     seen, slopes = np.empty(room, np.float32), np.empty(room, np.float32)
     passed = np.empty(room, np.float32)
     for start in range(0, rows, chunk):
         n = min(chunk, rows - start)
-        last = layers_L_8[-1]
+        last = table_L_8[-1]
         area, filters = _area(last), last[FILTERS]
         for b in range(n):
             for p in range(area):
                 for f in range(filters):
                     slopes[(b * area + p) * filters + f] = slopes_B_F[start + b, f * area + p]
         begin, first, bias = len(work), len(of_weights), len(of_biases)
-        for k in range(len(layers_L_8) - 1, -1, -1):
-            layer = layers_L_8[k]
+        for k in range(len(table_L_8) - 1, -1, -1):
+            layer = table_L_8[k]
             area, filters = _area(layer), layer[FILTERS]
             begin -= rows * area * filters
             first, bias = first - _weights(layer), bias - filters
@@ -106,7 +110,7 @@ def backward(images_M_D, rows_B, scale, weights, layers_L_8, work, slopes_B_F, o
             passed[: n * under] = 0
             _pass(slopes, n, turned[first:], layer, passed)
             slopes, passed = passed, slopes
-    _turn(of_weights, layers_L_8, of_both[0], 2)
+    _turn(of_weights, table_L_8, of_both[0], _BACK)
 
 
 @njit(cache=True, nogil=True)
@@ -120,12 +124,18 @@ def lay_out(images_M_C_P, laid_M_D):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def memory(layers_L_8: Layers, rows: int) -> int:
-    """Return how many numbers `work` holds for so many images."""
+def memory(table_L_8: Table) -> int:
+    """Return how many numbers `work` holds for an image."""
     total = 0
-    for layer in layers_L_8:
+    for layer in table_L_8:
         total += _area(layer) * layer[FILTERS]
-    return int(rows * total)
+    return int(total)
+
+
+@njit(cache=True, nogil=True)
+def features(table_L_8: Table) -> int:
+    """Return how many numbers come out for an image."""
+    return int(_area(table_L_8[-1]) * table_L_8[-1, FILTERS])
 
 
 @njit(inline="always")
@@ -150,23 +160,19 @@ def _weights(layer):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _most(size, layers_L_8):  # type: ignore[no-untyped-def]
+def _most(size, table_L_8):  # type: ignore[no-untyped-def]
     """Return how many numbers the largest of an image and what the layers make of it has."""
     most = size
-    for layer in layers_L_8:
+    for layer in table_L_8:
         most = max(most, _area(layer) * layer[FILTERS])
     return most
 
 
 @njit(cache=True, nogil=True)
-def _turn(weights, layers_L_8, turned, way):  # type: ignore[no-untyped-def]
-    """Write weights as they are multiplied by, or gradients as weights lie.
-
-    Ways: from torch's order to (rows, columns, channels, filters), which goes forward; to
-    (filters, rows, columns, channels), which goes backward; and from the former back to torch's.
-    """
+def _turn(weights, table_L_8, turned, way):  # type: ignore[no-untyped-def]
+    """Write weights in another order."""
     first = 0
-    for layer in layers_L_8:
+    for layer in table_L_8:
         filters, channels = layer[FILTERS], layer[CHANNELS]
         window = layer[ROWS] * layer[COLUMNS]
         for f in range(filters):
@@ -174,9 +180,9 @@ def _turn(weights, layers_L_8, turned, way):  # type: ignore[no-untyped-def]
                 for w in range(window):
                     plain = first + (f * channels + c) * window + w
                     ahead = first + (w * channels + c) * filters + f
-                    if way == 0:
+                    if way == _FORWARD:
                         turned[ahead] = weights[plain]
-                    elif way == 1:
+                    elif way == _BACKWARD:
                         turned[first + (f * window + w) * channels + c] = weights[plain]
                     else:
                         turned[plain] = weights[ahead]

@@ -15,6 +15,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
+from torch.nn.modules import module as all_modules
 from torch.optim import optimizer as all_optimizers
 
 from .network import INPUTS, LINEAR, OUTPUTS, RELU, TANH, Layers, Network
@@ -29,6 +30,11 @@ DISTRIBUTIONS = (CategoricalDistribution, MultiCategoricalDistribution, DiagGaus
 OTHER_STEPS = ("amsgrad", "maximize", "differentiable", "decoupled_weight_decay")
 """Options with which torch's Adam takes other steps than the compiled one."""
 _METHODS = frozenset(dir(ActorCriticPolicy))
+_OF_ALL = tuple(
+    getattr(all_modules, f"_global_{name}_hooks", {})
+    for name in ("forward", "forward_pre", "backward", "backward_pre")
+)
+"""Hooks of every module, which torch changes and never replaces."""
 
 
 class NotCompiled(Exception):
@@ -95,6 +101,7 @@ def has_hooks(module: nn.Module) -> bool:
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
+        or any(_OF_ALL)
     )
 
 

@@ -20,6 +20,7 @@ from stable_baselines3.common import buffers
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
 from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
 from stable_baselines3.common.vec_env import DummyVecEnv
+from torch.nn.modules.module import register_module_forward_hook
 
 from ..vec_envs import dummies, kernels
 
@@ -239,6 +240,16 @@ def test_hooks_of_gradients_are_called() -> None:
     model.policy.action_net.bias.register_post_accumulate_grad_hook(calls.append)
     torch_is_told(model, "hooks")
     assert len(calls) == 4
+
+
+def test_hooks_of_all_modules_are_called() -> None:
+    model, calls = PPO("MlpPolicy", kernels(), **SMALL).learn(128), []
+    handle = register_module_forward_hook(lambda *args: calls.append(args))
+    try:
+        torch_is_told(model, "hooks")
+    finally:
+        handle.remove()
+    assert calls
 
 
 def in_place(policy: Any, bias: torch.Tensor) -> None:
