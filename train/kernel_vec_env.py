@@ -1,5 +1,7 @@
 """A kernel's vector as stable-baselines3 takes one."""
 
+from . import libraries  # noqa: F401 # isort: skip - before what it imports
+
 import time
 from collections.abc import Sequence
 from typing import Any

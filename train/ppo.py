@@ -11,6 +11,8 @@ network has to run in torch, on the CPU or a GPU, the update calls little else
 (`palaestra.train.torch_learner`).
 """
 
+from . import libraries  # noqa: F401 # isort: skip - before what it imports
+
 import time
 import warnings
 from collections.abc import Iterator

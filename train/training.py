@@ -1,5 +1,7 @@
 """Train PPO: rollouts, updates, evaluations on held-out tasks, checkpoints, TensorBoard."""
 
+from . import libraries  # noqa: F401 # isort: skip - before what it imports
+
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
