@@ -17,6 +17,7 @@ CALLED = (
     "train/compiled/adam.py",
     "train/compiled/distributions.py",
     "train/compiled/elementary.py",
+    "train/compiled/mixtures.py",
     "train/compiled/network.py",
     "train/compiled/products.py",
     "train/compiled/rollout.py",

@@ -18,8 +18,8 @@ from .crossing import Message
 from .decoding import Choose
 from .engines import engine_of
 from .grammar import Grammar, held_by
-from .loading import quietly
 from .packed import pack
+from .quiet import quietly
 from .token_choice import Sampler, likeliest
 
 _UNLIMITED = 2**31

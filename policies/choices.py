@@ -13,7 +13,7 @@ from .minilm import EMBEDDING, MiniLMExtractor
 
 _MASKED = -1e8
 """Logit of a padded choice: finite, so that the entropy stays a number."""
-_SCALE = EMBEDDING**0.5
+SCALE = EMBEDDING**0.5
 """Unit vectors have entries near 0.05; scaled up, they are what a linear layer expects."""
 
 
@@ -91,7 +91,7 @@ class ChoiceScorer(nn.Module):
 
     def forward_actor(self, features: torch.Tensor) -> torch.Tensor:
         """Return the logits of the choices, shape (B, K)."""
-        dialogue_B_2E, choices_B_K_E, mask_B_K = self._split(features)
+        dialogue_B_2E, choices_B_K_E, mask_B_K = self.split(features)
         task_B_E, reply_B_E = dialogue_B_2E.chunk(2, dim=1)
         # The choice itself and its products with task and reply, in one product.
         factors_B_3_E = torch.stack([torch.ones_like(task_B_E), task_B_E, reply_B_E], 1)
@@ -101,21 +101,32 @@ class ChoiceScorer(nn.Module):
         of_dialogue, of_choice = first.weight.split([2 * EMBEDDING, 3 * EMBEDDING], dim=1)
         shared_B_W = F.linear(dialogue_B_2E, of_dialogue)
         hidden = shared_B_W.unsqueeze(1) + F.linear(seen_B_K_3_E.flatten(2), of_choice)
-        hidden = hidden * _SCALE + first.bias
+        hidden = hidden * SCALE + first.bias
         for module in list(self.actor)[1:]:
             hidden = module(hidden)
-        cosine_B_K = seen_B_K_3_E[:, :, 2].sum(-1)
-        logits_B_K = self.score(hidden).squeeze(-1) + self.resemblance * cosine_B_K
-        masked_B_K: torch.Tensor = logits_B_K.masked_fill(mask_B_K == 0, _MASKED)
-        return masked_B_K
+        scores_B_K = self.score(hidden).squeeze(-1)
+        return self.logits(scores_B_K, seen_B_K_3_E[:, :, 2].sum(-1), mask_B_K)
+
+    def logits(
+        self, scores_B_K: torch.Tensor, cosine_B_K: torch.Tensor, mask_B_K: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the logits of the choices, shape (B, K).
+
+        Args:
+            scores_B_K: What the network says of them.
+            cosine_B_K: Between reply and choice.
+            mask_B_K: 0 where there is no choice.
+        """
+        return (scores_B_K + self.resemblance * cosine_B_K).masked_fill(mask_B_K == 0, _MASKED)
 
     def forward_critic(self, features: torch.Tensor) -> torch.Tensor:
         """Return the critic's latent, shape (B, width)."""
-        dialogue_B_2E, *_ = self._split(features)
-        latent: torch.Tensor = self.critic(dialogue_B_2E * _SCALE)
+        dialogue_B_2E, *_ = self.split(features)
+        latent: torch.Tensor = self.critic(dialogue_B_2E * SCALE)
         return latent
 
-    def _split(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def split(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the dialogues' (B, 2 E), the choices' (B, K, E) and the mask (B, K)."""
         dialogue, choices, mask = torch.split(
             features, [2 * EMBEDDING, self._choices * EMBEDDING, self._choices], dim=1
         )

@@ -1,4 +1,4 @@
-"""What language models are loaded, saved and run under."""
+"""What language models run under."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,17 +46,3 @@ def without_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(False)
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Keep transformers' progress bars off inside the block, as they were after it."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

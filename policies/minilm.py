@@ -10,7 +10,7 @@ from torch import nn
 
 from .. import assets
 from .crossing import messages, texts
-from .loading import quietly
+from .quiet import quietly
 
 EMBEDDING = 384
 """Width of an embedding of all-MiniLM-L6-v2."""

@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from .crossing import Message
-from .loading import quietly
+from .quiet import quietly
 
 END = "<|end|>"
 """Ends a message."""

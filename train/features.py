@@ -10,8 +10,8 @@ from stable_baselines3.common.preprocessing import is_image_space, preprocess_ob
 from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from torch import nn
 
-from .compiled.structure import modules_of
-from .images import convolver, is_as_written
+from .compiled.structure import is_as_written, modules_of
+from .images import convolver
 
 _OF_NATURE = (NatureCNN, nn.Sequential, nn.Conv2d, nn.ReLU, nn.Flatten, nn.Linear)
 """What NatureCNN is made of."""

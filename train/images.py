@@ -1,7 +1,6 @@
 """Compiled convolutions in torch's graph: those of stable-baselines3's NatureCNN."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ from torch.autograd.function import once_differentiable
 from .compiled.convolutions import Table, backward, features, forward, lay_out, memory
 from .compiled.network import Floats
 from .compiled.products import IS_FAST, WIDTH
-from .compiled.structure import has_hooks, modules_of
+from .compiled.structure import is_as_written
+from .threads import Threads
 
 _SHARE = 8
 """Fewest images that are worth another thread."""
@@ -33,11 +33,7 @@ class _Images:
         self.images_M_D = np.empty_like(flat_M_C_P).reshape(len(images), -1)
         lay_out(flat_M_C_P, self.images_M_D)
         self.scale, self.table_L_8 = np.float32(scale), table_L_8
-        self._threads = ThreadPoolExecutor(torch.get_num_threads())
-
-    def each(self, see_to: Callable[[slice], Any], parts: list[slice]) -> list[Any]:
-        """See to some parts, each in a thread of its own."""
-        return list((self._threads.map if len(parts) > 1 else map)(see_to, parts))
+        self.threads = Threads(_SHARE)
 
 
 class _Convolve(torch.autograd.Function):
@@ -56,8 +52,8 @@ class _Convolve(torch.autograd.Function):
             rows, own = rows_B[part].numpy(), work[part].ravel()
             forward(seen.images_M_D, rows, seen.scale, flat, biases, table, own, outputs_B_F[part])
 
-        ctx.parts = _parts(count)
-        seen.each(see_to, ctx.parts)
+        ctx.parts = seen.threads.parts(count)
+        seen.threads.each(see_to, ctx.parts)
         ctx.seen, ctx.rows_B, ctx.work = seen, rows_B, work
         ctx.save_for_backward(*parameters[::2])
         return torch.from_numpy(outputs_B_F)
@@ -77,7 +73,7 @@ class _Convolve(torch.autograd.Function):
             )
             return of_both
 
-        found = seen.each(see_to, ctx.parts)
+        found = seen.threads.each(see_to, ctx.parts)
         of_weights, of_biases = (torch.from_numpy(sum(each)) for each in zip(*found, strict=True))
         of_each = torch.split(of_weights, sizes), torch.split(of_biases, filters)
         gradients: list[torch.Tensor | None] = [None, None]
@@ -120,18 +116,6 @@ def convolver(
         return made
 
     return read
-
-
-def is_as_written(extractor: nn.Module) -> bool:
-    """Tell whether a module and all within it do what their classes say, and nobody listens."""
-    return not any("forward" in vars(m) or has_hooks(m) for m in modules_of(extractor))
-
-
-def _parts(rows: int) -> list[slice]:
-    """Return which of so many images each of torch's threads sees to."""
-    parts = max(1, min(torch.get_num_threads(), rows // _SHARE))
-    ends = [rows * i // parts for i in range(parts + 1)]
-    return [slice(*ends[i : i + 2]) for i in range(parts)]
 
 
 def _joined(tensors: Sequence[torch.Tensor]) -> Floats:

@@ -19,7 +19,8 @@ from ..policies.chat import Chat
 from ..policies.crossing import Message
 from ..policies.grammar import named
 from ..policies.imitation import imitate
-from ..policies.loading import quietly, running
+from ..policies.loading import running
+from ..policies.quiet import quietly
 from ..policies.tiny import make_tiny
 from .demonstrations import Kind, demonstrations
 from .evaluation import examples

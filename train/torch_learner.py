@@ -20,6 +20,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional as F
 
 from ..errors import UserError
+from .choices import scorer
 from .compiled.network import Network
 from .compiled.structure import DISTRIBUTIONS, choices_of
 from .compiled.transitions import check_choices, order_of, pack
@@ -69,6 +70,9 @@ class TorchLearner:
         if self._is_standard and _is_own(policy, "extract_features"):
             self._read = reader(policy, self._observations)
         self._features_M_F = self._constant_features() if self._is_standard else None
+        self._score: Any = None
+        if self._features_M_F is not None and self._on_cpu:
+            self._score = scorer(policy.mlp_extractor, self._features_M_F)
 
     def update(self, settings: Settings, epochs: int) -> tuple[list[NDArray[np.float64]], bool]:
         """Learn for some epochs.
@@ -183,12 +187,16 @@ class TorchLearner:
     def _latents(self, rows_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Do the first half of `ActorCriticPolicy.evaluate_actions`."""
         policy = self._policy
+        latents: tuple[torch.Tensor, torch.Tensor]
+        if self._score is not None:
+            latents = self._score(rows_B)
+            return latents
         if self._features_M_F is None:
             features: Any = self._read(rows_B)
         else:
             features = self._features_M_F.index_select(0, rows_B)
         if policy.share_features_extractor:
-            latents: tuple[torch.Tensor, torch.Tensor] = policy.mlp_extractor(features)
+            latents = policy.mlp_extractor(features)
             return latents
         latent_pi = policy.mlp_extractor.forward_actor(features[0])
         return latent_pi, policy.mlp_extractor.forward_critic(features[1])
@@ -208,7 +216,7 @@ class TorchLearner:
         rows_M = torch.arange(len(self.transitions.returns_M), device=policy.device)
         with torch.no_grad():
             features: Any = [self._read(rows) for rows in torch.split(rows_M, _CHUNK)]
-        return torch.cat(features)
+        return features[0] if len(features) == 1 else torch.cat(features)
 
     def _on_device(self, data: Any) -> Any:
         if isinstance(data, dict):

@@ -1,6 +1,6 @@
 """Compiled convolutions are torch's, and what is no plain NatureCNN is left to torch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,14 +30,6 @@ def network(*layers: nn.Module, space: spaces.Box = SPACE) -> NatureCNN:
     if layers:
         made.cnn, made.linear = nn.Sequential(*layers), nn.Sequential()
     return made
-
-
-@pytest.fixture(params=[1, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def compare(made: NatureCNN, seen: torch.Tensor, rows_B: torch.Tensor) -> None:

@@ -3,17 +3,19 @@
 import copy
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
-import palaestra.envs  # noqa: F401
 import pytest
 import stable_baselines3
 import torch
 from gymnasium import spaces
+from palaestra.envs import views
 from palaestra.errors import UserError
-from palaestra.train import torch_learner
+from palaestra.policies.choices import ChoicePolicy
+from palaestra.train import choices, torch_learner
 from palaestra.train.buffers import RolloutBuffer
 from palaestra.train.compiled.products import IS_FAST
 from palaestra.train.ppo import PPO
@@ -87,11 +89,13 @@ class Hooked(MultiInputActorCriticPolicy):
 
 def pair(policy: Any, observations: Any, actions: Any, **settings: Any) -> Any:
     """Return ours after a training and another rollout, and SB3's in the same place."""
+    return pair_in(lambda: Random(observations, actions), policy, **settings)
+
+
+def pair_in(make: Callable[[], gymnasium.Env[Any, Any]], policy: Any, **settings: Any) -> Any:
+    """Do as `pair` does, in any environment."""
     settings = SMALL | settings
-    ours, its = (
-        kind(policy, Random(observations, actions), **settings)
-        for kind in (PPO, stable_baselines3.PPO)
-    )
+    ours, its = (kind(policy, make(), **settings) for kind in (PPO, stable_baselines3.PPO))
     ours.learn(64)
     its.set_parameters(copy.deepcopy(ours.get_parameters()))
     _, callback = ours._setup_learn(64)
@@ -371,6 +375,22 @@ def test_dictionaries_with_images_are_learned_from(shared: bool) -> None:
     seen = spaces.Dict({"seen": IMAGE, "place": VECTOR, "other": other})
     kwargs = {"share_features_extractor": shared}
     learn_the_same(*pair("MultiInputPolicy", seen, ACTIONS["discrete"], policy_kwargs=kwargs))
+
+
+@pytest.mark.skipif(not IS_FAST, reason="left to torch on such a core")
+@pytest.mark.usefixtures("loss")
+def test_what_choices_say_is_learned_from_in_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, its = pair_in(lambda: views.make("palaestra/Calculator-v0", "array"), ChoicePolicy)
+    counts, forward = [], choices.forward
+
+    def count(features_M_F: Any, rows_B: Any, *more: Any) -> None:
+        counts.append(len(rows_B))
+        forward(features_M_F, rows_B, *more)
+
+    monkeypatch.setattr(count, "get_overload", forward.get_overload, raising=False)
+    monkeypatch.setattr(choices, "forward", count)
+    learn_the_same(ours, its)
+    assert counts == [24, 8] * 3
 
 
 class Shared(ActorCriticPolicy):

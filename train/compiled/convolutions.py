@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .products import HEIGHT, WIDTH, add_product
+from .products import HEIGHT, WIDTH, add_product, even
 
 CHANNELS, FILTERS, ROWS, COLUMNS, DOWN, ACROSS, IN_HEIGHT, IN_WIDTH = range(8)
 """Columns of a table: of the input, of the output, size of the filter, its steps, and the size
@@ -216,13 +216,6 @@ def _ways(n, layer):  # type: ignore[no-untyped-def]
     return images, down, across
 
 
-@njit(inline="always")
-def _even(count):  # type: ignore[no-untyped-def]
-    """Return how many rows a tile has if none is to have much fewer."""
-    tiles = (count + HEIGHT - 1) // HEIGHT
-    return (count + tiles - 1) // tiles
-
-
 @njit(cache=True, nogil=True)
 def _convolve(below, n, weights, bias_O, layer, above):  # type: ignore[no-untyped-def]
     """Write what the relu above a layer returns."""
@@ -236,7 +229,7 @@ def _convolve(below, n, weights, bias_O, layer, above):  # type: ignore[no-untyp
     for p in range(0, len(above), filters):
         for f in range(filters):
             above[p + f] = bias_O[f]
-    tall = _even(count)
+    tall = even(count, HEIGHT)
     for i in range(outer[0]):
         for j in range(inner[0]):
             for t in range(0, count, tall):
@@ -274,7 +267,7 @@ def _weigh(below, slopes, n, layer, of_weights):  # type: ignore[no-untyped-def]
         (_up(layer), layer[DOWN] * in_row),
         (_along(layer), layer[ACROSS] * channels),
     )
-    tall = _even(run)
+    tall = even(run, HEIGHT)
     for row in range(layer[ROWS]):
         for t in range(0, run, tall):
             for f in range(0, filters, WIDTH):
@@ -292,7 +285,7 @@ def _pass(slopes, n, weights, layer, passed):  # type: ignore[no-untyped-def]
     outer, inner, (count, out_step, in_step) = _ways(n, layer)
     once = (np.int64(1), np.int64(0))
     loops = (once, once, (filters, np.int64(1)))
-    tall = _even(count)
+    tall = even(count, HEIGHT)
     for i in range(outer[0]):
         for j in range(inner[0]):
             for t in range(0, count, tall):

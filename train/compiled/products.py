@@ -5,7 +5,8 @@ product. Here a tile of the product stays in the core's registers while its fact
 wherever they lie. LLVM does not find that by itself, so the tile is written in its own language.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product as pairs
 from typing import Any
 
 from llvmlite import ir
@@ -21,15 +22,16 @@ WIDTH = 32
 _FEATURES = get_host_cpu_features()
 IS_FAST = bool(_FEATURES.get("fma"))
 """Whether the core is of a kind on which these products were seen to be faster than torch's."""
-_LANES = 16 if _FEATURES.get("avx512f") else 8 if IS_FAST else 4
+LANES = 16 if _FEATURES.get("avx512f") else 8 if IS_FAST else 4
 """Numbers in a register."""
-HEIGHT = 12 if _LANES == 16 else 3
+HEIGHT = 12 if LANES == 16 else 3
 """Most rows of a tile: with these, it takes most of the core's registers and leaves some."""
-_VECTORS = WIDTH // _LANES
+VECTORS = WIDTH // LANES
 
-_INT, _LANE, _FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
-_VECTOR = ir.VectorType(_FLOAT, _LANES)
-_FIRST = ir.Constant(ir.VectorType(_LANE, _LANES), None)
+INT, _LANE, _FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
+VECTOR = ir.VectorType(_FLOAT, LANES)
+ZERO = ir.Constant(VECTOR, None)
+_FIRST = ir.Constant(ir.VectorType(_LANE, LANES), None)
 
 
 @njit(cache=True, nogil=True)
@@ -59,6 +61,18 @@ def add_product(rows, product, into, left, of_left, loops, right, of_right):  # 
     _add_product(rows, product, into, left, of_left, loops, right, of_right)  # type: ignore[call-arg]
 
 
+@njit(inline="always")
+def even(count, most):  # type: ignore[no-untyped-def]
+    """Return how many rows a tile has if none is to have much fewer.
+
+    Args:
+        count: How many rows there are.
+        most: How many a tile may have.
+    """
+    tiles = (count + most - 1) // most
+    return (count + tiles - 1) // tiles
+
+
 @intrinsic
 def _add_product(typing, rows, product, into, left, of_left, loops, right, of_right):  # type: ignore[no-untyped-def]
     """Write the code of `add_product`."""
@@ -67,76 +81,105 @@ def _add_product(typing, rows, product, into, left, of_left, loops, right, of_ri
         unpack: Any = cgutils.unpack_tuple
 
         def matrix(array: int, place: int) -> tuple[Any, Any]:
-            made = context.make_array(signature.args[array])(context, builder, values[array])
             start, step = unpack(builder, values[place], 2)
-            return builder.gep(made.data, [start]), step
+            numbers = pointer(context, builder, signature, values, array)
+            return builder.gep(numbers, [start]), step
 
-        (product, step), (left, row_step), right = matrix(1, 2), matrix(3, 4), matrix(6, 7)
+        (target, step), (left, row_step), (right, right_step) = map(matrix, (1, 3, 6), (2, 4, 7))
         loops = [unpack(builder, loop, 2) for loop in unpack(builder, values[5], 3)]
-        done = builder.append_basic_block()
-        choice = builder.switch(values[0], done)
-        for height in range(1, HEIGHT + 1):
-            block = builder.append_basic_block()
-            choice.add_case(height, block)
-            builder.position_at_end(block)
-            lefts = [builder.gep(left, [builder.mul(row_step, _INT(r))]) for r in range(height)]
-            sums = iter(_sum(builder, lefts, loops, *right))
-            for r in range(height):
-                row = builder.gep(product, [builder.mul(step, _INT(r))])
-                for v in range(_VECTORS):
-                    total = builder.fadd(_load(builder, row, v), next(sums))
-                    builder.store(total, _vector_at(builder, row, v), align=4)
-            builder.branch(done)
-        builder.position_at_end(done)
+
+        def tile(height: int) -> None:
+            lefts = rows_of(builder, left, row_step, height)
+
+            def nest(depth: int, offset: Any, right: Any, *sums: Any) -> list[Any]:
+                if depth == len(loops):
+                    factors = [spread(builder, row, offset) for row in lefts]
+                    more = added(builder, sums, pairs(factors, load(builder, right, VECTORS)))
+                    return [builder.gep(right, [right_step]), *more]
+                count, stride = loops[depth]
+
+                def turn(offset: Any, *state: Any) -> list[Any]:
+                    return [builder.add(offset, stride), *nest(depth + 1, offset, *state)]
+
+                return repeat(builder, count, turn, offset, right, *sums)[1:]
+
+            _, *sums = nest(0, INT(0), right, *[ZERO] * (height * VECTORS))
+            add_to(builder, rows_of(builder, target, step, height), sums)
+
+        for_each_height(builder, values[0], HEIGHT, tile)
         return context.get_dummy_value()
 
     return types.void(rows, product, into, left, of_left, loops, right, of_right), write
 
 
-def _sum(
-    builder: Any, lefts: Sequence[Any], loops: Sequence[Any], right: Any, step: Any
-) -> list[Any]:
-    """Write the loops over what is summed, and return the sums of a tile, row by row."""
+# What the code of tiles is written with
 
-    def nest(depth: int, offset: Any, right: Any, sums: list[Any]) -> tuple[Any, list[Any]]:
-        if depth == len(loops):
-            terms = [_load(builder, right, v) for v in range(_VECTORS)]
-            factors = [_spread(builder, builder.load(builder.gep(row, [offset]))) for row in lefts]
-            # Rounded once, where the core can.
-            products = [builder.fmul(f, t, flags=("contract",)) for f in factors for t in terms]
-            pairs = zip(sums, products, strict=True)
-            sums = [builder.fadd(total, more, flags=("contract",)) for total, more in pairs]
-            return builder.gep(right, [step]), sums
-        count, stride = loops[depth]
-        before, body, after = builder.block, *(builder.append_basic_block() for _ in range(2))
-        builder.branch(body)
-        builder.position_at_end(body)
-        first = [_INT(0), offset, right, *sums]
-        state = [builder.phi(value.type) for value in first]
-        turn, offset, right, *sums = state
-        right, sums = nest(depth + 1, offset, right, sums)
-        turn = builder.add(turn, _INT(1))
-        following = [turn, builder.add(offset, stride), right, *sums]
-        for phi, value, other in zip(state, first, following, strict=True):
-            phi.add_incoming(value, before)
-            phi.add_incoming(other, builder.block)
-        builder.cbranch(builder.icmp_signed("<", turn, count), body, after)
-        builder.position_at_end(after)
-        return right, sums
 
-    zeros = [ir.Constant(_VECTOR, None)] * (len(lefts) * _VECTORS)
-    return nest(0, _INT(0), right, zeros)[1]
+def pointer(context: Any, builder: Any, signature: Any, values: Sequence[Any], i: int) -> Any:
+    """Return where the numbers of an array lie that is the argument i."""
+    return context.make_array(signature.args[i])(context, builder, values[i]).data
+
+
+def for_each_height(builder: Any, rows: Any, most: int, tile: Callable[[int], None]) -> None:
+    """Write the code of a tile for each number of rows that it may have."""
+    done = builder.append_basic_block()
+    choice = builder.switch(rows, done)
+    for height in range(1, most + 1):
+        block = builder.append_basic_block()
+        choice.add_case(height, block)
+        builder.position_at_end(block)
+        tile(height)
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
+def repeat(builder: Any, count: Any, turn: Callable[..., Sequence[Any]], *first: Any) -> list[Any]:
+    """Write a loop, in which each turn takes what the last one left; return what is left then."""
+    before, body, after = builder.block, *(builder.append_basic_block() for _ in range(2))
+    builder.branch(body)
+    builder.position_at_end(body)
+    state = [builder.phi(value.type) for value in (INT(0), *first)]
+    left = [builder.add(state[0], INT(1)), *turn(*state[1:])]
+    for phi, value, other in zip(state, (INT(0), *first), left, strict=True):
+        phi.add_incoming(value, before)
+        phi.add_incoming(other, builder.block)
+    builder.cbranch(builder.icmp_signed("<", left[0], count), body, after)
+    builder.position_at_end(after)
+    return left[1:]
+
+
+def rows_of(builder: Any, matrix: Any, step: Any, height: int) -> list[Any]:
+    """Return where the first rows of a matrix lie."""
+    return [builder.gep(matrix, [builder.mul(step, INT(r))]) for r in range(height)]
+
+
+def load(builder: Any, row: Any, count: int) -> list[Any]:
+    """Return the first vectors of a row."""
+    return [builder.load(_vector_at(builder, row, v), align=4) for v in range(count)]
+
+
+def spread(builder: Any, row: Any, offset: Any) -> Any:
+    """Return a vector of one number."""
+    number = builder.load(builder.gep(row, [offset]))
+    empty = ir.Constant(VECTOR, ir.Undefined)
+    return builder.shuffle_vector(builder.insert_element(empty, number, _LANE(0)), empty, _FIRST)
+
+
+def added(builder: Any, sums: Sequence[Any], factors: Iterable[tuple[Any, Any]]) -> list[Any]:
+    """Return sums to each of which a product is added, rounded once if the core can."""
+    products = [builder.fmul(*two, flags=("contract",)) for two in factors]
+    both = zip(sums, products, strict=True)
+    return [builder.fadd(total, more, flags=("contract",)) for total, more in both]
+
+
+def add_to(builder: Any, rows: Sequence[Any], sums: Sequence[Any]) -> None:
+    """Add sums to rows of a product."""
+    count = len(sums) // len(rows)
+    for r, row in enumerate(rows):
+        for v, before in enumerate(load(builder, row, count)):
+            total = builder.fadd(before, sums[r * count + v])
+            builder.store(total, _vector_at(builder, row, v), align=4)
 
 
 def _vector_at(builder: Any, row: Any, v: int) -> Any:
-    return builder.bitcast(builder.gep(row, [_INT(v * _LANES)]), _VECTOR.as_pointer())
-
-
-def _load(builder: Any, row: Any, v: int) -> Any:
-    return builder.load(_vector_at(builder, row, v), align=4)
-
-
-def _spread(builder: Any, number: Any) -> Any:
-    """Return a vector of one number."""
-    empty = ir.Constant(_VECTOR, ir.Undefined)
-    return builder.shuffle_vector(builder.insert_element(empty, number, _LANE(0)), empty, _FIRST)
+    return builder.bitcast(builder.gep(row, [INT(v * LANES)]), VECTOR.as_pointer())

@@ -29,6 +29,8 @@ DISTRIBUTIONS = (CategoricalDistribution, MultiCategoricalDistribution, DiagGaus
 """Of actions, that kernels know."""
 OTHER_STEPS = ("amsgrad", "maximize", "differentiable", "decoupled_weight_decay")
 """Options with which torch's Adam takes other steps than the compiled one."""
+_FORWARD = frozenset({"forward", "forward_actor", "forward_critic"})
+"""Methods that make up what a network says."""
 _METHODS = frozenset(dir(ActorCriticPolicy))
 _OF_ALL = tuple(
     getattr(all_modules, f"_global_{name}_hooks", {})
@@ -103,6 +105,11 @@ def has_hooks(module: nn.Module) -> bool:
         or module._backward_pre_hooks
         or any(_OF_ALL)
     )
+
+
+def is_as_written(module: nn.Module) -> bool:
+    """Tell whether a module and all within it do what their classes say, and nobody listens."""
+    return all(_FORWARD.isdisjoint(vars(m)) and not has_hooks(m) for m in modules_of(module))
 
 
 def listens(parameter: nn.Parameter) -> bool:
