@@ -216,11 +216,27 @@ def _ways(n, layer):  # type: ignore[no-untyped-def]
     return images, down, across
 
 
+@njit
+def _tiles(n, layer):  # type: ignore[no-untyped-def]
+    """Go over the pixels that a layer makes of n images, a tile at a time.
+
+    Each time, say how many rows the tile has, its first pixel, where the first filter's corner lies
+    in the input, and the steps of both from row to row.
+    """
+    outer, inner, (count, out_step, in_step) = _ways(n, layer)
+    tall = even(count, HEIGHT)
+    for i in range(outer[0]):
+        for j in range(inner[0]):
+            for t in range(0, count, tall):
+                pixel = i * outer[1] + j * inner[1] + t * out_step
+                corner = i * outer[2] + j * inner[2] + t * in_step
+                yield min(tall, count - t), pixel, corner, out_step, in_step
+
+
 @njit(cache=True, nogil=True)
 def _convolve(below, n, weights, bias_O, layer, above):  # type: ignore[no-untyped-def]
     """Write what the relu above a layer returns."""
     channels, filters = layer[CHANNELS], layer[FILTERS]
-    outer, inner, (count, out_step, in_step) = _ways(n, layer)
     loops = (
         (np.int64(1), np.int64(0)),
         (layer[ROWS], layer[IN_WIDTH] * channels),
@@ -229,17 +245,12 @@ def _convolve(below, n, weights, bias_O, layer, above):  # type: ignore[no-untyp
     for p in range(0, len(above), filters):
         for f in range(filters):
             above[p + f] = bias_O[f]
-    tall = even(count, HEIGHT)
-    for i in range(outer[0]):
-        for j in range(inner[0]):
-            for t in range(0, count, tall):
-                pixel = i * outer[1] + j * inner[1] + t * out_step
-                corner = i * outer[2] + j * inner[2] + t * in_step
-                for f in range(0, filters, WIDTH):
-                    add_product(
-                        min(tall, count - t), above, (pixel * filters + f, out_step * filters),
-                        below, (corner, in_step), loops, weights, (f, filters),
-                    )  # fmt: skip
+    for rows, pixel, corner, out_step, in_step in _tiles(n, layer):
+        for f in range(0, filters, WIDTH):
+            add_product(
+                rows, above, (pixel * filters + f, out_step * filters),
+                below, (corner, in_step), loops, weights, (f, filters),
+            )  # fmt: skip
     for p in range(len(above)):
         if above[p] < np.float32(0):  # which a NaN is not: it stays one
             above[p] = np.float32(0)
@@ -282,19 +293,13 @@ def _pass(slopes, n, weights, layer, passed):  # type: ignore[no-untyped-def]
     """Add the gradient with respect to the input."""
     channels, filters = layer[CHANNELS], layer[FILTERS]
     in_row, run = layer[IN_WIDTH] * channels, layer[COLUMNS] * channels
-    outer, inner, (count, out_step, in_step) = _ways(n, layer)
     once = (np.int64(1), np.int64(0))
     loops = (once, once, (filters, np.int64(1)))
-    tall = even(count, HEIGHT)
-    for i in range(outer[0]):
-        for j in range(inner[0]):
-            for t in range(0, count, tall):
-                pixel = i * outer[1] + j * inner[1] + t * out_step
-                corner = i * outer[2] + j * inner[2] + t * in_step
-                for row in range(layer[ROWS]):
-                    for c in range(0, run, WIDTH):
-                        add_product(
-                            min(tall, count - t), passed, (corner + row * in_row + c, in_step),
-                            slopes, (pixel * filters, out_step * filters), loops,
-                            weights, (row * run + c, layer[ROWS] * run),
-                        )  # fmt: skip
+    for rows, pixel, corner, out_step, in_step in _tiles(n, layer):
+        for row in range(layer[ROWS]):
+            for c in range(0, run, WIDTH):
+                add_product(
+                    rows, passed, (corner + row * in_row + c, in_step),
+                    slopes, (pixel * filters, out_step * filters), loops,
+                    weights, (row * run + c, layer[ROWS] * run),
+                )  # fmt: skip
