@@ -1,4 +1,4 @@
-"""What is loaded and saved without a word."""
+"""Progress bars of transformers, kept off."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -6,6 +6,8 @@ Advantages are SB3's to the last bit and samples have its fields, shapes and dty
 order of the minibatches comes from another shuffle, seeded by the same global generator.
 """
 
+from . import libraries  # noqa: F401 # isort: skip - before what it imports
+
 from collections.abc import Generator, Sequence
 from typing import Any, ClassVar
 

@@ -12,8 +12,8 @@ from ..policies.choices import SCALE, ChoiceScorer
 from ..policies.minilm import EMBEDDING
 from .compiled.choices import Actor, backward, forward
 from .compiled.network import Floats
-from .compiled.products import IS_FAST, WIDTH
-from .compiled.structure import is_as_written
+from .compiled.products import WIDTH
+from .compiled.structure import can_be_compiled
 from .threads import Threads
 
 _SHARE = 16
@@ -44,31 +44,34 @@ class _Score(torch.autograd.Function):
         actor, rows = _arrays(parameters), rows_B.numpy()
         scores_B_K = np.empty((len(rows), seen.choices), np.float32)
 
-        def see_to(part: slice) -> tuple[slice, Floats]:
+        def see_to(part: slice) -> Floats:
             own, scores = rows[part], scores_B_K[part]
             hidden_2_N_W = np.empty((2, scores.size, len(actor.bias_W)), np.float32)
             forward(seen.features_M_F, own, _FACTOR, actor, hidden_2_N_W, scores)
-            return part, hidden_2_N_W
+            return hidden_2_N_W
 
-        ctx.hidden = seen.threads.each(see_to, seen.threads.parts(len(rows)))
+        ctx.parts = seen.threads.parts(len(rows))
+        hidden = seen.threads.each(see_to, ctx.parts)
         ctx.seen, ctx.rows = seen, rows
-        ctx.save_for_backward(*parameters)
+        ctx.save_for_backward(*parameters, *map(torch.from_numpy, hidden))
         return torch.from_numpy(scores_B_K)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slopes_B_K: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         seen, slopes = ctx.seen, slopes_B_K.contiguous().numpy()
-        actor = _arrays(ctx.saved_tensors)
+        count = len(Actor._fields)
+        parameters, hidden = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        actor = _arrays(parameters)
 
-        def see_to(of_part: tuple[slice, Floats]) -> Actor:
-            part, hidden = of_part
+        def see_to(of_part: tuple[slice, torch.Tensor]) -> Actor:
+            part, said = of_part[0], of_part[1].numpy()
             found = Actor(*map(np.zeros_like, actor))
-            backward(seen.features_M_F, ctx.rows[part], _FACTOR, actor, hidden, slopes[part], found)
+            backward(seen.features_M_F, ctx.rows[part], _FACTOR, actor, said, slopes[part], found)
             return found
 
-        found = zip(*seen.threads.each(see_to, ctx.hidden), strict=True)
-        return None, None, *(torch.from_numpy(sum(each)) for each in found)
+        parts = list(zip(ctx.parts, hidden, strict=True))
+        return None, None, *seen.threads.sums(see_to, parts)
 
 
 def scorer(
@@ -78,19 +81,15 @@ def scorer(
 
     Args:
         network: Compiled if it is a `ChoiceScorer` in which nobody has changed anything but the
-            critic and how many units there are.
+            layers of the critic; its units are a multiple of 32.
         features_M_F: Of the whole rollout, on the CPU.
     """
     if (
         type(network) is not ChoiceScorer
-        or not (IS_FAST and hasattr(forward, "get_overload"))  # or Numba compiles nothing
-        or torch.is_autocast_enabled("cpu")
+        or not can_be_compiled(network, forward)
         or features_M_F.dtype is not torch.float32
-        or not is_as_written(network)
+        or _parameters_of(network) is None
     ):
-        return None
-    parameters = _parameters_of(network)
-    if parameters is None:
         return None
     with torch.no_grad():
         dialogue_M_2E, choices_M_K_E, mask_M_K = network.split(features_M_F)
@@ -100,6 +99,9 @@ def scorer(
     score: Any = _Score.apply
 
     def latents(rows_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        parameters = _parameters_of(network)  # which a hook of a gradient may have replaced
+        if parameters is None:
+            return network(features_M_F.index_select(0, rows_B))  # type: ignore[no-any-return]
         cosine_B_K, mask_B_K, scaled_B_2E = (x.index_select(0, rows_B) for x in of_rows)
         scores_B_K = score(seen, rows_B, *parameters)
         return network.logits(scores_B_K, cosine_B_K, mask_B_K), network.critic(scaled_B_2E)
@@ -117,9 +119,13 @@ def _parameters_of(network: ChoiceScorer) -> list[Any] | None:
     parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
     width = actor[0].out_features
     shapes = [(width, 5 * EMBEDDING), (width,), (width, width), (width,), (1, width), (1,)]
-    plain = width % WIDTH == 0 and all(
-        p is not None and p.dtype is torch.float32 and p.is_contiguous() and p.shape == shape
-        for p, shape in zip(parameters, shapes, strict=True)
+    plain = (
+        width > 0
+        and width % WIDTH == 0
+        and all(
+            p is not None and p.dtype is torch.float32 and p.is_contiguous() and p.shape == shape
+            for p, shape in zip(parameters, shapes, strict=True)
+        )
     )
     return parameters if plain else None
 

@@ -4,6 +4,8 @@ Members of a group play the same tasks. How much better an episode went than tho
 neighbours on the same task is the advantage of all its steps; everything else is PPO.
 """
 
+from . import libraries  # noqa: F401 # isort: skip - before what it imports
+
 from typing import Any, Literal
 
 import numpy as np

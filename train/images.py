@@ -11,8 +11,8 @@ from torch.autograd.function import once_differentiable
 
 from .compiled.convolutions import Table, backward, features, forward, lay_out, memory
 from .compiled.network import Floats
-from .compiled.products import IS_FAST, WIDTH
-from .compiled.structure import is_as_written
+from .compiled.products import WIDTH
+from .compiled.structure import can_be_compiled
 from .threads import Threads
 
 _SHARE = 8
@@ -54,27 +54,27 @@ class _Convolve(torch.autograd.Function):
 
         ctx.parts = seen.threads.parts(count)
         seen.threads.each(see_to, ctx.parts)
-        ctx.seen, ctx.rows_B, ctx.work = seen, rows_B, work
-        ctx.save_for_backward(*parameters[::2])
+        ctx.seen, ctx.rows_B = seen, rows_B
+        ctx.save_for_backward(torch.from_numpy(work), *parameters[::2])
         return torch.from_numpy(outputs_B_F)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slopes_B_F: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        seen, weights = ctx.seen, ctx.saved_tensors
+        seen, (said, *weights) = ctx.seen, ctx.saved_tensors
+        work = said.numpy()
         flat, slopes = _joined(weights), slopes_B_F.contiguous().numpy()
         sizes, filters = [w.numel() for w in weights], [len(w) for w in weights]
 
         def see_to(part: slice) -> tuple[Floats, Floats]:
-            rows, own = ctx.rows_B[part].numpy(), ctx.work[part].ravel()
+            rows, own = ctx.rows_B[part].numpy(), work[part].ravel()
             of_both = np.empty_like(flat), np.empty(sum(filters), np.float32)
             backward(
                 seen.images_M_D, rows, seen.scale, flat, seen.table_L_8, own, slopes[part], of_both
             )
             return of_both
 
-        found = seen.threads.each(see_to, ctx.parts)
-        of_weights, of_biases = (torch.from_numpy(sum(each)) for each in zip(*found, strict=True))
+        of_weights, of_biases = seen.threads.sums(see_to, ctx.parts)
         of_each = torch.split(of_weights, sizes), torch.split(of_biases, filters)
         gradients: list[torch.Tensor | None] = [None, None]
         for weight, of_weight, of_bias in zip(weights, *of_each, strict=True):
@@ -95,25 +95,24 @@ def convolver(
     """
     if (
         type(extractor) is not NatureCNN
-        or not (IS_FAST and hasattr(forward, "get_overload"))  # or Numba compiles nothing
-        or torch.is_autocast_enabled("cpu")
+        or not can_be_compiled(extractor, forward)
         or images.dim() != 4
         or images.dtype not in (torch.uint8, torch.float32)
-        or not is_as_written(extractor)
     ):
         return None
-    layers = _layers_of(extractor.cnn)
-    table_L_8 = _table_of(layers, *images.shape[1:])
+    table_L_8 = _table_of(_layers_of(extractor.cnn), *images.shape[1:])
     if table_L_8 is None:
         return None
     seen = _Images(images, scale, table_L_8)
-    parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
     convolve: Any = _Convolve.apply
-    linear = extractor.linear
 
     def read(rows_B: torch.Tensor) -> torch.Tensor:
-        made: torch.Tensor = linear(convolve(seen, rows_B, *parameters))
-        return made
+        layers = _layers_of(extractor.cnn)  # which a hook of a gradient may have replaced
+        now_L_8 = _table_of(layers, *images.shape[1:])
+        if now_L_8 is None or not np.array_equal(now_L_8, table_L_8):
+            return extractor(images.index_select(0, rows_B) * scale)  # type: ignore[no-any-return]
+        parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
+        return extractor.linear(convolve(seen, rows_B, *parameters))  # type: ignore[no-any-return]
 
     return read
 

@@ -8,6 +8,8 @@ place where it can be kept from them:
     PPO("MlpPolicy", envs, rollout_buffer_class=RolloutBuffer).learn(n, MaskInfra())
 """
 
+from . import libraries  # noqa: F401 # isort: skip - before what it imports
+
 from typing import Any
 
 import numpy as np

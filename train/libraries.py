@@ -1,8 +1,8 @@
 """Libraries that are long to import, imported while the garbage collector rests.
 
-Who imports one of them imports this module before. Each time that there is a quarter more, the
-collector looks through all that there is, which was a fifth of the time from the start of the
-interpreter to the end of a first update.
+Modules that users import first, and that need one of them, import this one before. Each time that
+there is a quarter more, the collector looks through all that there is, which was a fifth of the
+time from the start of the interpreter to the end of a first update.
 """
 
 import gc
@@ -15,7 +15,8 @@ try:
     from ..envs import kernel_env  # noqa: F401 - with it, all that Numba loads
 finally:
     if gc.get_freeze_count() == 0:
-        # What is new counts as old, as if the collector had looked.
+        # What is new counts as old, or the next look would be through all of it. So the first one
+        # is put off until there are tens of thousands more objects.
         gc.freeze()
         gc.unfreeze()
     if _WAS_ENABLED:

@@ -1,5 +1,7 @@
 """Rollout buffers with masks: which actions were admissible, which tokens are the agent's."""
 
+from . import libraries  # noqa: F401 # isort: skip - before what it imports
+
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np

@@ -26,3 +26,8 @@ class Threads:
     def each(self, see_to: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
         """See to each part, and return what was found."""
         return list((self._pool.map if len(parts) > 1 else map)(see_to, parts))
+
+    def sums(self, see_to: Callable[[Any], Any], parts: list[Any]) -> list[torch.Tensor]:
+        """See to each part, and add up the first arrays that were found, the second ones, ..."""
+        found = zip(*self.each(see_to, parts), strict=True)
+        return [torch.from_numpy(sum(more, start=first)) for first, *more in found]

@@ -2,8 +2,9 @@
 
 Idea: beside the network itself, SB3 spends most of an update in small calls of torch. Here the
 rollout goes to the device once, nothing is read back from it before an epoch ends, and on the
-CPU the loss and its gradient with respect to what the network says are one compiled call.
-Features that cannot change are computed once a rollout.
+CPU the loss and its gradient with respect to what the network says are one compiled call, as are
+the parts of known networks that are known (`images`, `choices`). Features that cannot change are
+computed once a rollout.
 """
 
 import math
@@ -99,6 +100,7 @@ class TorchLearner:
                     if stopped := limit < math.inf and bool(loss.statistics_6[KL] > limit):
                         break
                     norms.append(self._descend(loss, descent, settings))
+                    del loss  # and what the network has kept for the way back
                 statistics.append(_on_host(found))
                 if not np.isfinite([*statistics[-1][:, LOSS], *_on_host(norms)]).all():
                     raise _diverged()

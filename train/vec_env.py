@@ -1,5 +1,7 @@
 """A vector of environments as stable-baselines3 takes one."""
 
+from . import libraries  # noqa: F401 # isort: skip - before what it imports
+
 import time
 from collections.abc import Sequence
 from functools import partial

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from palaestra.policies.choices import ChoiceScorer
 from palaestra.policies.minilm import EMBEDDING
-from palaestra.train import choices
 from palaestra.train.choices import scorer
+from palaestra.train.compiled.products import IS_FAST
 from torch import nn
 
-pytestmark = pytest.mark.skipif(not choices.IS_FAST, reason="left to torch on such a core")
+pytestmark = pytest.mark.skipif(not IS_FAST, reason="left to torch on such a core")
 
 
 def network(choices: int = 5, width: int = 64) -> ChoiceScorer:
@@ -36,7 +36,7 @@ def compare(made: ChoiceScorer, seen: torch.Tensor, rows_B: torch.Tensor) -> Non
     assert score is not None
     found = score(rows_B)
     slopes = [torch.rand(latent.shape) for latent in found]  # which do not cancel each other
-    parameters = [*made.actor.parameters(), *made.score.parameters(), *made.critic.parameters()]
+    parameters = [p for p in made.parameters() if p.dim()]  # in a scalar's, terms cancel each other
     gradients = torch.autograd.grad(found, parameters, slopes)
     made.double()
     expected = made(seen[rows_B].double())
@@ -93,6 +93,60 @@ def test_a_layer_may_be_frozen() -> None:
         torch.testing.assert_close(mine, p.grad, rtol=1e-4, atol=1e-4)
 
 
+def test_what_is_replaced_between_two_minibatches_is_learned_of() -> None:
+    made, seen, rows_B = network(), texts(8), torch.arange(8)
+    score = scorer(made, seen)
+    assert score is not None
+    transpose(made.actor[2].weight)
+    made.actor[0].bias = nn.Parameter(torch.ones(64))
+    mine = torch.autograd.grad(score(rows_B)[0].sum(), list(made.actor.parameters()))
+    its = torch.autograd.grad(made(seen)[0].sum(), list(made.actor.parameters()))
+    for ours, theirs in zip(mine, its, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_what_has_changed_since_is_an_error_as_in_torch() -> None:
+    made = network()
+    score = scorer(made, texts(8))
+    assert score is not None
+    found, _ = score(torch.arange(8))
+    with torch.no_grad():
+        made.actor[2].weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        found.sum().backward()
+
+
+def test_the_way_back_may_be_gone_twice() -> None:
+    made = network()
+    score = scorer(made, texts(8))
+    assert score is not None
+    found, parameters = score(torch.arange(8))[0].sum(), list(made.actor.parameters())
+    first = torch.autograd.grad(found, parameters, retain_graph=True)
+    for mine, again in zip(first, torch.autograd.grad(found, parameters), strict=True):
+        assert torch.equal(mine, again)
+
+
+def test_features_and_gradients_may_lie_in_any_way() -> None:
+    made, seen, rows_B = network(), texts(8), torch.arange(8)
+    parameters = list(made.actor.parameters())
+    slopes = torch.randn(8, 5)
+    found = []
+    for features, slope in [(seen, slopes), (seen.T.contiguous().T, slopes.T.contiguous().T)]:
+        score = scorer(made, features)
+        assert score is not None
+        found.append(torch.autograd.grad(score(rows_B)[0], parameters, slope))
+    for mine, its in zip(*found, strict=True):
+        assert torch.equal(mine, its)
+
+
+def test_the_critic_may_be_any() -> None:
+    made, seen, rows_B = network(), texts(8), torch.arange(8)
+    made.critic = nn.Sequential(nn.Linear(2 * EMBEDDING, 7), nn.ReLU())
+    score = scorer(made, seen)
+    assert score is not None
+    torch.testing.assert_close(score(rows_B)[1], made(seen)[1])
+
+
 class Derived(ChoiceScorer):
     """May do anything."""
 
@@ -101,8 +155,15 @@ class OwnLinear(nn.Linear):
     """May do anything."""
 
 
+def transpose(weight: nn.Parameter) -> None:
+    """Let a weight lie otherwise in memory."""
+    weight.data = weight.data.T.contiguous().T
+
+
 CHANGES: dict[str, Callable[[ChoiceScorer], Any]] = {
     "few units": lambda made: made.__init__(5, 40, 3.0),  # type: ignore[misc]
+    "no unit": lambda made: made.__init__(5, 0, 3.0),  # type: ignore[misc]
+    "transposed": lambda made: transpose(made.actor[2].weight),
     "no bias": lambda made: made.actor.__setitem__(2, nn.Linear(64, 64, bias=False)),
     "other features": lambda made: made.actor.__setitem__(0, nn.Linear(5, 64)),
     "another width": lambda made: made.actor.__setitem__(2, nn.Linear(64, 32)),
@@ -114,9 +175,12 @@ CHANGES: dict[str, Callable[[ChoiceScorer], Any]] = {
     "parametrised": lambda made: nn.utils.parametrizations.weight_norm(made.actor[0]),
     "hook": lambda made: made.actor[1].register_forward_hook(lambda *_: None),
     "forward": lambda made: setattr(made, "forward_actor", lambda seen: seen[:, :5]),
+    "split": lambda made: setattr(made, "split", made.split),
+    "logits": lambda made: setattr(made, "logits", made.logits),
 }
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_is_changed_is_left_to_torch(change: str) -> None:
     made = network()

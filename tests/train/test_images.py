@@ -10,12 +10,13 @@ from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 from palaestra.train import images
+from palaestra.train.compiled.products import IS_FAST
 from palaestra.train.images import convolver
 from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 from torch.nn.utils import prune
 
-pytestmark = pytest.mark.skipif(not images.IS_FAST, reason="left to torch on such a core")
+pytestmark = pytest.mark.skipif(not IS_FAST, reason="left to torch on such a core")
 SPACE = spaces.Box(0, 255, (3, 36, 36), np.uint8)
 
 
@@ -148,6 +149,15 @@ def test_a_layer_may_be_frozen() -> None:
     assert found[:2] == [None, None]
     for mine, p in zip(found[2:], list(made.parameters())[2:], strict=True):
         torch.testing.assert_close(mine, p.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_that_are_replaced_between_two_minibatches_are_learned_of() -> None:
+    made, seen, rows_B = network(), pictures(4, 3, 36, 36), torch.arange(4)
+    read = convolver(made, seen, 1 / 255)
+    assert read is not None
+    for filters in (64, 40):  # compiled, and not
+        made.cnn[2], made.cnn[4] = nn.Conv2d(32, filters, 4, 2), nn.Conv2d(filters, 64, 3)
+        torch.testing.assert_close(read(rows_B), made(seen / 255), rtol=1e-4, atol=1e-5)
 
 
 def tie(made: NatureCNN) -> None:

@@ -29,7 +29,10 @@ def after_import(module: str, frozen: bool = False, stop: bool = False) -> dict[
     return found
 
 
-@pytest.mark.parametrize("name", ["ppo", "kernel_vec_env", "training"])
+@pytest.mark.parametrize(
+    "name",
+    ["buffers", "grpo", "infra", "kernel_vec_env", "masked_buffers", "ppo", "training", "vec_env"],
+)
 def test_the_collector_does_not_look_through_all_that_there_is(name: str) -> None:
     found = after_import(f"palaestra.train.{name}")
     assert found == {"looked": 0, "on": True, "frozen": False}

@@ -31,7 +31,9 @@ _ROWS = 16
 """Rows whose part of the gradient is summed at a time: their features stay there, too."""
 _LINE = 16
 """Numbers in a line of a cache."""
-_ONE, _ONCE = np.int64(1), (np.int64(1), np.int64(0))
+_ONE = np.int64(1)
+_ONCE = _ONE, np.int64(0)
+"""A loop of `add_product` that is none."""
 
 
 class Actor(NamedTuple):
@@ -206,7 +208,7 @@ def _weigh(features_M_F, rows_B, scale, slopes, choices, gradient):  # type: ign
                     min(tall, width - w),
                     of_weights, (w * numbers + wide + e, numbers, each),
                     scaled, (tile * terms + start * choices) * tall, count, choices,
-                    seen, _ONE * 0,
+                    seen, 0,
                 )  # fmt: skip
 
 
@@ -221,14 +223,17 @@ def _dialogues(features_M_F, rows_B, each):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _turn(weights_W_5E, scale, turned):  # type: ignore[no-untyped-def]
-    """Write weights times a number, `WIDTH` of the layer's units side by side."""
-    width, numbers = weights_W_5E.shape
+def _turn(weights_W_I, scale, turned):  # type: ignore[no-untyped-def]
+    """Write weights times a number, `WIDTH` of the layer's units side by side.
+
+    A unit has a multiple of `_LINE` weights.
+    """
+    width, numbers = weights_W_I.shape
     for p in range(0, width, WIDTH):
         for e in range(0, numbers, _LINE):
             to = turned[p * numbers + e * WIDTH :][: _LINE * WIDTH]
             for c in range(WIDTH):
-                from_E = weights_W_5E[p + c, e : e + _LINE]
+                from_E = weights_W_I[p + c, e : e + _LINE]
                 for i in range(_LINE):
                     to[i * WIDTH + c] = from_E[i] * scale
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch.nn.modules import module as all_modules
 from torch.optim import optimizer as all_optimizers
 
 from .network import INPUTS, LINEAR, OUTPUTS, RELU, TANH, Layers, Network
+from .products import IS_FAST
 
 _ACTIVATIONS = {nn.Tanh: TANH, nn.ReLU: RELU}
 _ACTIONS = (spaces.Discrete, spaces.MultiDiscrete, spaces.Box)
@@ -29,8 +31,8 @@ DISTRIBUTIONS = (CategoricalDistribution, MultiCategoricalDistribution, DiagGaus
 """Of actions, that kernels know."""
 OTHER_STEPS = ("amsgrad", "maximize", "differentiable", "decoupled_weight_decay")
 """Options with which torch's Adam takes other steps than the compiled one."""
-_FORWARD = frozenset({"forward", "forward_actor", "forward_critic"})
-"""Methods that make up what a network says."""
+_FORWARD = frozenset({"forward", "forward_actor", "forward_critic", "logits", "split"})
+"""Methods of networks that make up what these say."""
 _METHODS = frozenset(dir(ActorCriticPolicy))
 _OF_ALL = tuple(
     getattr(all_modules, f"_global_{name}_hooks", {})
@@ -104,6 +106,16 @@ def has_hooks(module: nn.Module) -> bool:
         or module._backward_hooks
         or module._backward_pre_hooks
         or any(_OF_ALL)
+    )
+
+
+def can_be_compiled(module: nn.Module, kernel: Any) -> bool:
+    """Tell whether a compiled function may stand for a module of its kind, on the CPU."""
+    return (
+        IS_FAST
+        and hasattr(kernel, "get_overload")  # or Numba compiles nothing
+        and not torch.is_autocast_enabled("cpu")
+        and is_as_written(module)
     )
 
 
