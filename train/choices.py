@@ -101,7 +101,8 @@ def scorer(
     def latents(rows_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         parameters = _parameters_of(network)  # which a hook of a gradient may have replaced
         if parameters is None:
-            return network(features_M_F.index_select(0, rows_B))  # type: ignore[no-any-return]
+            found: tuple[torch.Tensor, torch.Tensor] = network(features_M_F.index_select(0, rows_B))
+            return found
         cosine_B_K, mask_B_K, scaled_B_2E = (x.index_select(0, rows_B) for x in of_rows)
         scores_B_K = score(seen, rows_B, *parameters)
         return network.logits(scores_B_K, cosine_B_K, mask_B_K), network.critic(scaled_B_2E)

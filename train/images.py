@@ -110,9 +110,11 @@ def convolver(
         layers = _layers_of(extractor.cnn)  # which a hook of a gradient may have replaced
         now_L_8 = _table_of(layers, *images.shape[1:])
         if now_L_8 is None or not np.array_equal(now_L_8, table_L_8):
-            return extractor(images.index_select(0, rows_B) * scale)  # type: ignore[no-any-return]
+            in_torch: torch.Tensor = extractor(images.index_select(0, rows_B) * scale)
+            return in_torch
         parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
-        return extractor.linear(convolve(seen, rows_B, *parameters))  # type: ignore[no-any-return]
+        made: torch.Tensor = extractor.linear(convolve(seen, rows_B, *parameters))
+        return made
 
     return read
 

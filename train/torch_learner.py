@@ -71,7 +71,7 @@ class TorchLearner:
         if self._is_standard and _is_own(policy, "extract_features"):
             self._read = reader(policy, self._observations)
         self._features_M_F = self._constant_features() if self._is_standard else None
-        self._score: Any = None
+        self._score = None
         if self._features_M_F is not None and self._on_cpu:
             self._score = scorer(policy.mlp_extractor, self._features_M_F)
 
@@ -189,16 +189,14 @@ class TorchLearner:
     def _latents(self, rows_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Do the first half of `ActorCriticPolicy.evaluate_actions`."""
         policy = self._policy
-        latents: tuple[torch.Tensor, torch.Tensor]
         if self._score is not None:
-            latents = self._score(rows_B)
-            return latents
+            return self._score(rows_B)
         if self._features_M_F is None:
             features: Any = self._read(rows_B)
         else:
             features = self._features_M_F.index_select(0, rows_B)
         if policy.share_features_extractor:
-            latents = policy.mlp_extractor(features)
+            latents: tuple[torch.Tensor, torch.Tensor] = policy.mlp_extractor(features)
             return latents
         latent_pi = policy.mlp_extractor.forward_actor(features[0])
         return latent_pi, policy.mlp_extractor.forward_critic(features[1])

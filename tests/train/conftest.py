@@ -1,7 +1,8 @@
-"""Small language models, and one thread and several, for every test of this folder."""
+"""What the tests of this folder share: small language models, threads, counts of rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,3 +26,22 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[int]]:
+    """Return what counts, from then on, of how many rows a module's `forward` is told each time."""
+
+    def count(module: Any) -> list[int]:
+        counts: list[int] = []
+        forward = module.forward
+
+        def counting(seen: Any, rows_B: Any, *more: Any) -> None:
+            counts.append(len(rows_B))
+            forward(seen, rows_B, *more)
+
+        monkeypatch.setattr(counting, "get_overload", forward.get_overload, raising=False)
+        monkeypatch.setattr(module, "forward", counting)
+        return counts
+
+    return count

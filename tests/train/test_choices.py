@@ -161,8 +161,6 @@ def transpose(weight: nn.Parameter) -> None:
 
 
 CHANGES: dict[str, Callable[[ChoiceScorer], Any]] = {
-    "few units": lambda made: made.__init__(5, 40, 3.0),  # type: ignore[misc]
-    "no unit": lambda made: made.__init__(5, 0, 3.0),  # type: ignore[misc]
     "transposed": lambda made: transpose(made.actor[2].weight),
     "no bias": lambda made: made.actor.__setitem__(2, nn.Linear(64, 64, bias=False)),
     "other features": lambda made: made.actor.__setitem__(0, nn.Linear(5, 64)),
@@ -180,7 +178,6 @@ CHANGES: dict[str, Callable[[ChoiceScorer], Any]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_is_changed_is_left_to_torch(change: str) -> None:
     made = network()
@@ -194,9 +191,18 @@ def test_what_is_to_be_cast_is_left_to_torch() -> None:
         assert scorer(network(), texts(2)) is None
 
 
-@pytest.mark.parametrize("made", [Derived(5, 64, 3.0), nn.Identity()])
-def test_what_is_another_network_is_left_to_torch(made: nn.Module) -> None:
-    assert scorer(made, texts(2)) is None
+OTHERS: dict[str, Callable[[], nn.Module]] = {
+    "derived": lambda: Derived(5, 64, 3.0),
+    "of another class": nn.Identity,
+    "few units": lambda: network(width=40),
+    "no unit": lambda: network(width=0),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_is_another_network_is_left_to_torch(other: str) -> None:
+    assert scorer(OTHERS[other](), texts(2)) is None
 
 
 def test_features_of_twice_the_digits_are_left_to_torch() -> None:

@@ -379,16 +379,11 @@ def test_dictionaries_with_images_are_learned_from(shared: bool) -> None:
 
 @pytest.mark.skipif(not IS_FAST, reason="left to torch on such a core")
 @pytest.mark.usefixtures("loss")
-def test_what_choices_say_is_learned_from_in_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_choices_say_is_learned_from_in_compiled_code(
+    counted: Callable[[Any], list[int]],
+) -> None:
     ours, its = pair_in(lambda: views.make("palaestra/Calculator-v0", "array"), ChoicePolicy)
-    counts, forward = [], choices.forward
-
-    def count(features_M_F: Any, rows_B: Any, *more: Any) -> None:
-        counts.append(len(rows_B))
-        forward(features_M_F, rows_B, *more)
-
-    monkeypatch.setattr(count, "get_overload", forward.get_overload, raising=False)
-    monkeypatch.setattr(choices, "forward", count)
+    counts = counted(choices)
     learn_the_same(ours, its)
     assert counts == [24, 8] * 3
 

@@ -23,7 +23,7 @@ from .mixtures import (
     add_parted_products,
 )
 from .network import Floats
-from .products import HEIGHT, WIDTH, add_product, even
+from .products import HEIGHT, ONCE, WIDTH, add_product, even
 
 _BLOCK = 48
 """Terms of a product that are summed at a time: their weights stay in the core's first cache."""
@@ -31,9 +31,6 @@ _ROWS = 16
 """Rows whose part of the gradient is summed at a time: their features stay there, too."""
 _LINE = 16
 """Numbers in a line of a cache."""
-_ONE = np.int64(1)
-_ONCE = _ONE, np.int64(0)
-"""A loop of `add_product` that is none."""
 
 
 class Actor(NamedTuple):
@@ -63,17 +60,8 @@ def forward(features_M_F, rows_B, scale, actor, hidden_2_N_W, scores_B_K):  # ty
     below, above = hidden_2_N_W[0].ravel(), hidden_2_N_W[1].ravel()
     _read(features_M_F, rows_B, scale, actor, below, scores_B_K.shape[1])
     width, terms = len(actor.bias_W), scores_B_K.size
-    weights = np.empty(width * width, np.float32)
-    _turn(actor.second_W_W, np.float32(1), weights)
-    for n in range(terms):
-        _copy(actor.second_bias_W, above[n * width :][:width])
-    loops, tall = (_ONCE, _ONCE, (width, _ONE)), even(terms, HEIGHT)
-    for w in range(0, width, WIDTH):
-        for n in range(0, terms, tall):
-            add_product(
-                min(tall, terms - n), above, (n * width + w, width),
-                below, (n * width, width), loops, weights, (w * width, _ONE * WIDTH),
-            )  # fmt: skip
+    weights = _turned(actor.second_W_W, np.float32(1))
+    _pass(below, width, weights, width, actor.second_bias_W, above)
     _bend(above)
     scores = scores_B_K.ravel()
     for n in range(terms):
@@ -108,14 +96,9 @@ def backward(features_M_F, rows_B, scale, actor, hidden_2_N_W, slopes_B_K, gradi
     gradient.score_bias_1[0] += total
     _add(totals_W, gradient.second_bias_W)
     weights, of_weights = actor.second_W_W.ravel(), gradient.second_W_W.ravel()
-    summed, crossed = (_ONCE, _ONCE, (terms, width)), (_ONCE, _ONCE, (width, _ONE))
-    tall, high = even(terms, HEIGHT), even(width, HEIGHT)
+    _owe(slopes, width, below, width, of_weights, width)
+    crossed, tall = (ONCE, ONCE, (width, 1)), even(terms, HEIGHT)
     for v in range(0, width, WIDTH):
-        for w in range(0, width, high):
-            add_product(
-                min(high, width - w), of_weights, (w * width + v, width),
-                slopes, (w, _ONE), summed, below, (v, width),
-            )  # fmt: skip
         for n in range(0, terms, tall):
             add_product(
                 min(tall, terms - n), passed, (n * width + v, width),
@@ -131,27 +114,17 @@ def _read(features_M_F, rows_B, scale, actor, hidden, choices):  # type: ignore[
     """Write what the tanh above the first layer returns."""
     rows, width, size = len(rows_B), len(actor.bias_W), features_M_F.shape[1]
     numbers, features = actor.first_W_5E.shape[1], features_M_F.ravel()
-    each, panel = numbers // 5, numbers * WIDTH
-    weights = np.empty(numbers * width, np.float32)
-    _turn(actor.first_W_5E, scale, weights)
+    each, weights = numbers // 5, _turned(actor.first_W_5E, scale)
     said = np.empty(rows * width, np.float32)
-    for b in range(rows):
-        _copy(actor.bias_W, said[b * width :][:width])
-    dialogues, wide = _dialogues(features_M_F, rows_B, each), 2 * each
-    loops, tall = (_ONCE, _ONCE, (wide, _ONE)), even(rows, HEIGHT)
-    for p in range(width // WIDTH):
-        for b in range(0, rows, tall):
-            add_product(
-                min(tall, rows - b), said, (b * width + p * WIDTH, width),
-                dialogues, (b * wide, wide), loops, weights, (p * panel, _ONE * WIDTH),
-            )  # fmt: skip
+    dialogues = _dialogues(features_M_F, rows_B, each)
+    _pass(dialogues, 2 * each, weights, numbers, actor.bias_W, said)
     for n in range(rows * choices):
         _copy(said[n // choices * width :][:width], hidden[n * width :][:width])
     tall, apart = even(choices, MIXED_HEIGHT), each * WIDTH
     for e in range(0, each, _BLOCK):
         block = min(_BLOCK, each - e)
         for p in range(width // WIDTH):
-            parts = p * panel + (2 * each + e) * WIDTH
+            parts = (p * numbers + 2 * each + e) * WIDTH
             for b in range(rows):
                 begin = rows_B[b] * size + e
                 for k in range(0, choices, tall):
@@ -185,13 +158,7 @@ def _weigh(features_M_F, rows_B, scale, slopes, choices, gradient):  # type: ign
             _copy(own, scaled[(tile * terms + n) * tall :][: len(own)])
     _add(totals_W, gradient.bias_W)
     dialogues, wide = _dialogues(features_M_F, rows_B, each), 2 * each
-    loops, high = (_ONCE, _ONCE, (rows, width)), even(width, HEIGHT)
-    for w in range(0, width, high):
-        for e in range(0, wide, WIDTH):
-            add_product(
-                min(high, width - w), of_weights, (w * numbers + e, numbers),
-                said, (w, _ONE), loops, dialogues, (e, wide),
-            )  # fmt: skip
+    _owe(said, width, dialogues, wide, of_weights, numbers)
     once = (2 + choices) * PARTED_WIDTH
     seen = np.empty(_ROWS * once, np.float32)
     for start in range(0, rows, _ROWS):
@@ -213,6 +180,53 @@ def _weigh(features_M_F, rows_B, scale, slopes, choices, gradient):  # type: ign
 
 
 @njit(cache=True, nogil=True)
+def _pass(below, inputs, weights, numbers, bias_W, above):  # type: ignore[no-untyped-def]
+    """Write what a layer says of rows.
+
+    Args:
+        below: What it is told, flat.
+        inputs: How many numbers of that are in a row.
+        weights: Of the layer, turned; the first ones of a unit multiply the inputs.
+        numbers: How many a unit has.
+        bias_W: Is added.
+        above: Takes what it says, flat.
+    """
+    width = len(bias_W)
+    rows, loops = len(above) // width, (ONCE, ONCE, (inputs, 1))
+    for n in range(rows):
+        _copy(bias_W, above[n * width :][:width])
+    tall = even(rows, HEIGHT)
+    for w in range(0, width, WIDTH):
+        for n in range(0, rows, tall):
+            add_product(
+                min(tall, rows - n), above, (n * width + w, width),
+                below, (n * inputs, inputs), loops, weights, (w * numbers, WIDTH),
+            )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _owe(slopes, width, below, inputs, of_weights, numbers):  # type: ignore[no-untyped-def]
+    """Add the gradient with respect to the weights of a layer.
+
+    Args:
+        slopes: The gradient with respect to what it says of rows, flat.
+        width: How many numbers of that are in a row.
+        below: As for `_pass`.
+        inputs: As for `_pass`.
+        of_weights: The gradient, flat and not turned.
+        numbers: As for `_pass`.
+    """
+    loops = (ONCE, ONCE, (len(slopes) // width, width))
+    tall = even(width, HEIGHT)
+    for i in range(0, inputs, WIDTH):
+        for w in range(0, width, tall):
+            add_product(
+                min(tall, width - w), of_weights, (w * numbers + i, numbers),
+                slopes, (w, 1), loops, below, (i, inputs),
+            )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
 def _dialogues(features_M_F, rows_B, each):  # type: ignore[no-untyped-def]
     """Return tasks and replies of rows, flat."""
     wide = 2 * each
@@ -223,12 +237,13 @@ def _dialogues(features_M_F, rows_B, each):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _turn(weights_W_I, scale, turned):  # type: ignore[no-untyped-def]
-    """Write weights times a number, `WIDTH` of the layer's units side by side.
+def _turned(weights_W_I, scale):  # type: ignore[no-untyped-def]
+    """Return weights times a number, flat, `WIDTH` of the layer's units side by side.
 
     A unit has a multiple of `_LINE` weights.
     """
     width, numbers = weights_W_I.shape
+    turned = np.empty(width * numbers, np.float32)
     for p in range(0, width, WIDTH):
         for e in range(0, numbers, _LINE):
             to = turned[p * numbers + e * WIDTH :][: _LINE * WIDTH]
@@ -236,6 +251,7 @@ def _turn(weights_W_I, scale, turned):  # type: ignore[no-untyped-def]
                 from_E = weights_W_I[p + c, e : e + _LINE]
                 for i in range(_LINE):
                     to[i * WIDTH + c] = from_E[i] * scale
+    return turned
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # else it asks of each number if it divides by 0

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .products import HEIGHT, WIDTH, add_product, even
+from .products import HEIGHT, ONCE, WIDTH, add_product, even
 
 CHANNELS, FILTERS, ROWS, COLUMNS, DOWN, ACROSS, IN_HEIGHT, IN_WIDTH = range(8)
 """Columns of a table: of the input, of the output, size of the filter, its steps, and the size
@@ -238,9 +238,9 @@ def _convolve(below, n, weights, bias_O, layer, above):  # type: ignore[no-untyp
     """Write what the relu above a layer returns."""
     channels, filters = layer[CHANNELS], layer[FILTERS]
     loops = (
-        (np.int64(1), np.int64(0)),
+        ONCE,
         (layer[ROWS], layer[IN_WIDTH] * channels),
-        (layer[COLUMNS] * channels, np.int64(1)),
+        (layer[COLUMNS] * channels, 1),
     )
     for p in range(0, len(above), filters):
         for f in range(filters):
@@ -262,10 +262,9 @@ def _through(above, slopes, of_bias_O):  # type: ignore[no-untyped-def]
     for p in range(len(above)):
         slopes[p] = slopes[p] if above[p] > np.float32(0) else np.float32(0)
     filters, one = len(of_bias_O), np.ones(1, np.float32)
-    once, none = (np.int64(1), np.int64(0)), np.int64(0)
-    loops = (once, once, (len(above) // filters, none))
+    loops = (ONCE, ONCE, (len(above) // filters, 0))
     for f in range(0, filters, WIDTH):  # the sum over all pixels
-        add_product(once[0], of_bias_O, (f, none), one, (none, none), loops, slopes, (f, filters))
+        add_product(1, of_bias_O, (f, 0), one, (0, 0), loops, slopes, (f, filters))
 
 
 @njit(cache=True, nogil=True)
@@ -284,7 +283,7 @@ def _weigh(below, slopes, n, layer, of_weights):  # type: ignore[no-untyped-def]
             for f in range(0, filters, WIDTH):
                 add_product(
                     min(tall, run - t), of_weights, ((row * run + t) * filters + f, filters),
-                    below, (row * in_row + t, np.int64(1)), loops, slopes, (f, filters),
+                    below, (row * in_row + t, 1), loops, slopes, (f, filters),
                 )  # fmt: skip
 
 
@@ -293,8 +292,7 @@ def _pass(slopes, n, weights, layer, passed):  # type: ignore[no-untyped-def]
     """Add the gradient with respect to the input."""
     channels, filters = layer[CHANNELS], layer[FILTERS]
     in_row, run = layer[IN_WIDTH] * channels, layer[COLUMNS] * channels
-    once = (np.int64(1), np.int64(0))
-    loops = (once, once, (filters, np.int64(1)))
+    loops = (ONCE, ONCE, (filters, 1))
     for rows, pixel, corner, out_step, in_step in _tiles(n, layer):
         for row in range(layer[ROWS]):
             for c in range(0, run, WIDTH):

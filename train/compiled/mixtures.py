@@ -9,7 +9,6 @@ from itertools import product as pairs
 from typing import Any
 
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ...envs import fresh  # noqa: F401
@@ -28,6 +27,7 @@ from .products import (
     repeat,
     rows_of,
     spread,
+    unpack,
 )
 
 MIXED_HEIGHT = HEIGHT if LANES == 16 else 2
@@ -89,7 +89,6 @@ def _add_mixed_product(typing, rows, product, into, left, of_left, terms, factor
     arguments = rows, product, into, left, of_left, terms, factors, parts, of_parts
 
     def write(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-        unpack: Any = cgutils.unpack_tuple
         target, left, parts = (pointer(context, builder, signature, values, i) for i in (1, 3, 7))
         (start, step), (first, row_step) = (unpack(builder, values[i], 2) for i in (2, 4))
         target, top = builder.gep(target, [start]), builder.gep(left, [first])
@@ -125,7 +124,6 @@ def _add_parted_products(typing, rows, products, into, left, start, times, terms
 
     def write(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
         target, left, right = (pointer(context, builder, signature, values, i) for i in (1, 3, 7))
-        unpack: Any = cgutils.unpack_tuple
         begin, step, apart = unpack(builder, values[2], 3)
         targets = rows_of(builder, builder.gep(target, [begin]), apart, 3)
         begins = builder.gep(left, [values[4]]), builder.gep(right, [values[8]])

@@ -27,6 +27,8 @@ LANES = 16 if _FEATURES.get("avx512f") else 8 if IS_FAST else 4
 HEIGHT = 12 if LANES == 16 else 3
 """Most rows of a tile: with these, it takes most of the core's registers and leaves some."""
 VECTORS = WIDTH // LANES
+ONCE = 1, 0
+"""A loop of `add_product` that is none."""
 
 INT, _LANE, _FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
 VECTOR = ir.VectorType(_FLOAT, LANES)
@@ -78,8 +80,6 @@ def _add_product(typing, rows, product, into, left, of_left, loops, right, of_ri
     """Write the code of `add_product`."""
 
     def write(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
-        unpack: Any = cgutils.unpack_tuple
-
         def matrix(array: int, place: int) -> tuple[Any, Any]:
             start, step = unpack(builder, values[place], 2)
             numbers = pointer(context, builder, signature, values, array)
@@ -113,6 +113,8 @@ def _add_product(typing, rows, product, into, left, of_left, loops, right, of_ri
 
 
 # What the code of tiles is written with
+
+unpack: Any = cgutils.unpack_tuple
 
 
 def pointer(context: Any, builder: Any, signature: Any, values: Sequence[Any], i: int) -> Any:
