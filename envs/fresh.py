@@ -22,6 +22,7 @@ CALLED = (
     "train/compiled/products.py",
     "train/compiled/rollout.py",
     "train/compiled/update.py",
+    "train/compiled/winograd.py",
 )
 """Modules whose compiled functions are called from other files."""
 

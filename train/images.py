@@ -1,6 +1,7 @@
 """Compiled convolutions in torch's graph: those of stable-baselines3's NatureCNN."""
 
 from collections.abc import Callable, Sequence
+from threading import local
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,27 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from .compiled.convolutions import Table, backward, features, forward, lay_out, memory
+from .compiled.convolutions import backward, forward, lay_out, room_for, row_of
 from .compiled.network import Floats
 from .compiled.products import WIDTH
 from .compiled.structure import can_be_compiled
+from .compiled.windows import MADE, OUT_HEIGHT, OUT_WIDTH, Table
 from .threads import Threads
 
 _SHARE = 8
 """Fewest images that are worth another thread."""
+
+
+class _Own(local):
+    """What each thread keeps for itself from one minibatch to the next.
+
+    Args:
+        size: Numbers of an image.
+        table_L_14: The layers.
+    """
+
+    def __init__(self, size: int, table_L_14: Table) -> None:
+        self.room = room_for(size, table_L_14)
 
 
 class _Images:
@@ -25,15 +39,14 @@ class _Images:
     Args:
         images: Shape (M, C, H, W).
         scale: Multiplies each number of an image.
-        table_L_8: The layers.
+        table_L_14: The layers.
     """
 
-    def __init__(self, images: torch.Tensor, scale: float, table_L_8: Table) -> None:
-        flat_M_C_P = images.flatten(2).numpy()
-        self.images_M_D = np.empty_like(flat_M_C_P).reshape(len(images), -1)
-        lay_out(flat_M_C_P, self.images_M_D)
-        self.scale, self.table_L_8 = np.float32(scale), table_L_8
+    def __init__(self, images: torch.Tensor, scale: float, table_L_14: Table) -> None:
+        self.images_M_D = lay_out(images.numpy(), table_L_14)
+        self.scale, self.table_L_14 = np.float32(scale), table_L_14
         self.threads = Threads(_SHARE)
+        self.own = _Own(self.images_M_D.shape[1], table_L_14)
 
 
 class _Convolve(torch.autograd.Function):
@@ -44,13 +57,16 @@ class _Convolve(torch.autograd.Function):
         ctx: Any, seen: _Images, rows_B: torch.Tensor, *parameters: torch.Tensor
     ) -> torch.Tensor:
         flat, biases = _joined(parameters[::2]), _joined(parameters[1::2])
-        count, table = len(rows_B), seen.table_L_8
-        work = np.empty((count, memory(table)), np.float32)
-        outputs_B_F = np.empty((count, features(table)), np.float32)
+        count, table = len(rows_B), seen.table_L_14
+        work = np.empty((count, table[:, MADE].sum()), np.float32)
+        outputs_B_F = np.empty((count, table[-1, MADE]), np.float32)
 
         def see_to(part: slice) -> None:
             rows, own = rows_B[part].numpy(), work[part].ravel()
-            forward(seen.images_M_D, rows, seen.scale, flat, biases, table, own, outputs_B_F[part])
+            forward(
+                seen.images_M_D, rows, seen.scale, flat, biases, table, own, outputs_B_F[part],
+                seen.own.room,
+            )  # fmt: skip
 
         ctx.parts = seen.threads.parts(count)
         seen.threads.each(see_to, ctx.parts)
@@ -70,8 +86,9 @@ class _Convolve(torch.autograd.Function):
             rows, own = ctx.rows_B[part].numpy(), work[part].ravel()
             of_both = np.empty_like(flat), np.empty(sum(filters), np.float32)
             backward(
-                seen.images_M_D, rows, seen.scale, flat, seen.table_L_8, own, slopes[part], of_both
-            )
+                seen.images_M_D, rows, seen.scale, flat, seen.table_L_14, own, slopes[part],
+                of_both, seen.own.room,
+            )  # fmt: skip
             return of_both
 
         of_weights, of_biases = seen.threads.sums(see_to, ctx.parts)
@@ -100,16 +117,16 @@ def convolver(
         or images.dtype not in (torch.uint8, torch.float32)
     ):
         return None
-    table_L_8 = _table_of(_layers_of(extractor.cnn), *images.shape[1:])
-    if table_L_8 is None:
+    table_L_14 = _table_of(_layers_of(extractor.cnn), images)
+    if table_L_14 is None:
         return None
-    seen = _Images(images, scale, table_L_8)
+    seen = _Images(images, scale, table_L_14)
     convolve: Any = _Convolve.apply
 
     def read(rows_B: torch.Tensor) -> torch.Tensor:
         layers = _layers_of(extractor.cnn)  # which a hook of a gradient may have replaced
-        now_L_8 = _table_of(layers, *images.shape[1:])
-        if now_L_8 is None or not np.array_equal(now_L_8, table_L_8):
+        now_L_14 = _table_of(layers, images)
+        if now_L_14 is None or not np.array_equal(now_L_14, table_L_14):
             in_torch: torch.Tensor = extractor(images.index_select(0, rows_B) * scale)
             return in_torch
         parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
@@ -136,19 +153,21 @@ def _layers_of(cnn: nn.Module) -> list[nn.Conv2d]:
     return modules[::2] if (flatten.start_dim, flatten.end_dim) == (1, -1) else []
 
 
-def _table_of(layers: list[nn.Conv2d], channels: int, height: int, width: int) -> Table | None:
+def _table_of(layers: list[nn.Conv2d], images: torch.Tensor) -> Table | None:
     """Return the table of layers, None if there is none or one is not compiled."""
     table = []
+    channels, *size = images.shape[1:]
     for layer in layers:
-        filters = layer.out_channels
-        if not _is_plain(layer) or layer.weight.shape != (filters, channels, *layer.kernel_size):
+        filters, window = layer.out_channels, layer.kernel_size
+        if not _is_plain(layer) or layer.weight.shape != (filters, channels, *window):
             return None
-        (tall, wide), (down, across) = layer.kernel_size, layer.stride
-        if tall > height or wide > width:
+        if window[0] > size[0] or window[1] > size[1]:
             return None
-        table.append((channels, filters, tall, wide, down, across, height, width))
-        channels = filters
-        height, width = (height - tall) // down + 1, (width - wide) // across + 1
+        # Sums of numbers of any size would lose the digits of small ones beside a large one.
+        in_sums = images.dtype is torch.uint8
+        row = row_of(channels, filters, window, layer.stride, size, in_sums=in_sums)
+        table.append(row)
+        channels, size = filters, [row[OUT_HEIGHT], row[OUT_WIDTH]]
     return np.array(table, np.int64) if table else None
 
 

@@ -34,7 +34,11 @@ def network(*layers: nn.Module, space: spaces.Box = SPACE) -> NatureCNN:
 
 
 def compare(made: NatureCNN, seen: torch.Tensor, rows_B: torch.Tensor) -> None:
-    """See whether features and gradients are those that torch finds with twice the digits."""
+    """See whether features and gradients are those that torch finds with twice the digits.
+
+    Where a relu is given almost nothing, its slope is chance, in torch as well; so that they may be
+    apart twice as far as torch's own.
+    """
     scale = 1 / 255 if seen.dtype is torch.uint8 else 1.0
     read = convolver(made, seen, scale)
     assert read is not None
@@ -46,9 +50,14 @@ def compare(made: NatureCNN, seen: torch.Tensor, rows_B: torch.Tensor) -> None:
     expected = made(seen[rows_B].double() * scale)
     exact = torch.autograd.grad(expected, parameters, slopes.double())
     made.float()
-    for mine, its in zip((found, *gradients), (expected, *exact), strict=True):
+    told = made(seen[rows_B] * scale)
+    tolds = torch.autograd.grad(told, parameters, slopes)
+    for mine, torchs, its in zip(
+        (found, *gradients), (told, *tolds), (expected, *exact), strict=True
+    ):
         assert mine.shape == its.shape
-        assert (mine - its).norm() <= 2e-6 * its.norm() + 1e-12
+        most = max(2e-6 * its.norm() + 1e-12, 2 * (torchs - its).norm())
+        assert (mine - its).norm() <= most
 
 
 @pytest.mark.usefixtures("threads")
@@ -67,6 +76,9 @@ def stacks(draw: st.DrawFn) -> tuple[list[nn.Module], tuple[int, int, int]]:
     filters = [draw(st.sampled_from([32, 64])) for _ in range(draw(st.integers(1, 3)))]
     for below, above in zip([channels, *filters], filters, strict=False):
         window, steps = draw(st.tuples(side, side)), draw(st.tuples(side, side))
+        if draw(st.booleans()):  # as `winograd` has it
+            steps = (step := draw(st.integers(1, 3)), step)
+            window = (step * (sides := draw(st.integers(2, 3))), step * sides)
         layers += [nn.Conv2d(below, above, window, steps), nn.ReLU()]
     for layer in layers[-2::-2]:
         height = (height - 1) * layer.stride[0] + layer.kernel_size[0]

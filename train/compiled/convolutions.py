@@ -1,59 +1,98 @@
 """Convolutions of images without padding, forward and backward, each followed by a relu.
 
-Images lie in memory row by row and the channels of a pixel side by side, so that what a filter
-sees of one row is one run of numbers, which is multiplied where it lies.
+What a filter sees of one row of an image is one run of numbers, which is multiplied where it lies,
+or, if fewer multiplications are enough (`winograd`), summed up first.
 
-A table, `table_L_8`, has a row for each convolution. Weights come as they lie in torch, (filters,
-channels, rows, columns), one layer after the other, and are turned to be multiplied by.
+Layers are in a table, `windows` says how. Weights come as they lie in torch, (filters, channels,
+rows, columns), one layer after the other, and are turned to be multiplied by.
 """
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from .products import HEIGHT, ONCE, WIDTH, add_product, even
+from . import winograd
+from .network import Floats
+from .products import HEIGHT, LANES, ONCE, WIDTH, add_product, even
+from .windows import (
+    ACROSS,
+    CHANNELS,
+    COLUMNS,
+    DOWN,
+    FILTERS,
+    IN_HEIGHT,
+    IN_WIDTH,
+    MADE,
+    OUT_HEIGHT,
+    OUT_WIDTH,
+    ROWS,
+    SIDES,
+    TURNED,
+    WEIGHTS,
+    Table,
+)
 
-CHANNELS, FILTERS, ROWS, COLUMNS, DOWN, ACROSS, IN_HEIGHT, IN_WIDTH = range(8)
-"""Columns of a table: of the input, of the output, size of the filter, its steps, and the size
-of the input. The number of filters is a multiple of `WIDTH`."""
 _FORWARD, _BACKWARD, _BACK = range(3)
 """How weights are turned: from torch's order to (rows, columns, channels, filters), which goes
 forward; to (filters, rows, columns, channels), which goes backward; from the former to torch's."""
-_CHUNK = 2**16
-"""Numbers of a layer that the core's second cache holds beside its weights."""
+_CHUNK = 2**17
+"""So many numbers of a layer are seen to at a time: few enough to stay in a cache, and enough for
+weights to be read seldom."""
 
-Table = NDArray[np.int64]
+
+class Room(NamedTuple):
+    """Memory that nobody else uses while a kernel does."""
+
+    images: int
+    """So many go through all layers together."""
+    seen: Floats
+    """What the first layer sees."""
+    slopes: Floats
+    passed: Floats
+    turned: Floats
+    """Weights as they are multiplied by."""
+    of_turned: Floats
+    more: Floats
 
 
 @njit(cache=True, nogil=True)
-def forward(images_M_D, rows_B, scale, weights, biases, table_L_8, work, outputs_B_F):  # type: ignore[no-untyped-def]
+def forward(images_M_D, rows_B, scale, weights, biases, table_L_14, work, outputs_B_F, room):  # type: ignore[no-untyped-def]
     """Write what the last relu returns.
 
     Args:
-        images_M_D: Images (height x width x channels), flat, uint8 or float32.
+        images_M_D: Images, as `lay_out` lays them, uint8 or float32.
         rows_B: Which of them.
         scale: Multiplies each number of an image.
         weights: Of all layers.
         biases: Of all layers.
-        table_L_8: The layers.
+        table_L_14: The layers.
         work: Takes what each relu returns, shape (B, height, width, filters), one layer after
             the other, as much as `memory` says for each.
         outputs_B_F: Takes what the last one returns, in the order filters x height x width.
+        room: As `room_for` returns it.
     """
-    size, rows, turned = images_M_D.shape[1], len(rows_B), np.empty_like(weights)
-    _turn(weights, table_L_8, turned, _FORWARD)
-    chunk = max(1, _CHUNK // _most(size, table_L_8))
-    seen = np.empty(min(chunk, rows) * size, np.float32)
+    rows, chunk, turned = len(rows_B), room.images, room.turned
+    _turn_all(weights, table_L_14, _FORWARD, turned, room.more)
     for start in range(0, rows, chunk):
         n = min(chunk, rows - start)
-        _read(images_M_D, rows_B[start : start + n], scale, seen)
-        below, first, bias, begin = seen, 0, 0, 0
-        for layer in table_L_8:
-            area, filters = _area(layer), layer[FILTERS]
-            above = work[begin + start * area * filters :][: n * area * filters]
-            _convolve(below, n, turned[first:], biases[bias : bias + filters], layer, above)
-            first, bias = first + _weights(layer), bias + filters
-            begin += rows * area * filters
+        _read(images_M_D, rows_B[start : start + n], scale, room.seen)
+        below, first, bias, begin = room.seen, 0, 0, 0
+        for layer in table_L_14:
+            area, filters = layer[OUT_HEIGHT] * layer[OUT_WIDTH], layer[FILTERS]
+            above = work[begin + start * layer[MADE] :][: n * layer[MADE]]
+            weights_X, bias_O = turned[first:], biases[bias : bias + filters]
+            if layer[SIDES] > 0:
+                winograd.convolve(below, first == 0, n, weights_X, bias_O, layer, above, room.more)
+            else:
+                _convolve(below, n, weights_X, bias_O, layer, above)
+            for p in range(len(above)):
+                if above[p] < np.float32(0):  # which a NaN is not: it stays one
+                    above[p] = np.float32(0)
+            first, bias = first + layer[TURNED], bias + filters
+            begin += rows * layer[MADE]
             below = above
         for b in range(n):
             for p in range(area):
@@ -62,7 +101,7 @@ def forward(images_M_D, rows_B, scale, weights, biases, table_L_8, work, outputs
 
 
 @njit(cache=True, nogil=True)
-def backward(images_M_D, rows_B, scale, weights, table_L_8, work, slopes_B_F, of_both):  # type: ignore[no-untyped-def]
+def backward(images_M_D, rows_B, scale, weights, table_L_14, work, slopes_B_F, of_both, room):  # type: ignore[no-untyped-def]
     """Write the gradient of a loss with respect to the weights and the biases.
 
     Args:
@@ -70,123 +109,146 @@ def backward(images_M_D, rows_B, scale, weights, table_L_8, work, slopes_B_F, of
         rows_B: As for `forward`.
         scale: As for `forward`.
         weights: Of all layers.
-        table_L_8: The layers.
+        table_L_14: The layers.
         work: As `forward` left it.
         slopes_B_F: The gradient with respect to `outputs_B_F`.
         of_both: Takes that of the weights and that of the biases.
+        room: As for `forward`.
     """
-    size, rows, turned = images_M_D.shape[1], len(rows_B), np.empty_like(weights)
-    _turn(weights, table_L_8, turned, _BACKWARD)
-    of_weights, of_biases = np.zeros_like(weights), of_both[1]
-    of_biases[:] = 0
-    most = _most(size, table_L_8)
-    chunk = max(1, _CHUNK // most)  # so many images go through all layers together
-    room = min(chunk, rows) * most
-    seen, slopes = np.empty(room, np.float32), np.empty(room, np.float32)
-    passed = np.empty(room, np.float32)
+    rows, chunk, of_biases = len(rows_B), room.images, of_both[1]
+    turned, of_turned, slopes, passed = room.turned, room.of_turned, room.slopes, room.passed
+    _turn_all(weights, table_L_14, _BACKWARD, turned, room.more)
+    of_turned[:], of_biases[:] = 0, 0
     for start in range(0, rows, chunk):
         n = min(chunk, rows - start)
-        last = table_L_8[-1]
-        area, filters = _area(last), last[FILTERS]
+        last = table_L_14[-1]
+        area, filters = last[OUT_HEIGHT] * last[OUT_WIDTH], last[FILTERS]
         for b in range(n):
             for p in range(area):
                 for f in range(filters):
                     slopes[(b * area + p) * filters + f] = slopes_B_F[start + b, f * area + p]
-        begin, first, bias = len(work), len(of_weights), len(of_biases)
-        for k in range(len(table_L_8) - 1, -1, -1):
-            layer = table_L_8[k]
-            area, filters = _area(layer), layer[FILTERS]
-            begin -= rows * area * filters
-            first, bias = first - _weights(layer), bias - filters
-            above = work[begin + start * area * filters :][: n * area * filters]
-            _through(above, slopes, of_biases[bias : bias + filters])
-            if k == 0:
-                _read(images_M_D, rows_B[start : start + n], scale, seen)
-                _weigh(seen, slopes, n, layer, of_weights[first:])
-                continue
-            under = layer[IN_HEIGHT] * layer[IN_WIDTH] * layer[CHANNELS]
-            below = work[begin - (rows - start) * under :]
-            _weigh(below, slopes, n, layer, of_weights[first:])
-            passed[: n * under] = 0
-            _pass(slopes, n, turned[first:], layer, passed)
+        begin, first, bias = len(work), len(of_turned), len(of_biases)
+        below, under = room.seen, 0
+        for k in range(len(table_L_14) - 1, -1, -1):
+            layer = table_L_14[k]
+            begin -= rows * layer[MADE]
+            first, bias = first - layer[TURNED], bias - layer[FILTERS]
+            above = work[begin + start * layer[MADE] :][: n * layer[MADE]]
+            _through(above, slopes, of_biases[bias : bias + layer[FILTERS]])
+            if k > 0:
+                under = table_L_14[k - 1, MADE]
+                below = work[begin - (rows - start) * under :]
+            else:
+                under, below = 0, room.seen  # nobody asks for the gradient of an image
+                _read(images_M_D, rows_B[start : start + n], scale, below)
+            into = passed[: n * under]
+            into[:] = 0
+            weights_X, of_weights_X = turned[first:], of_turned[first:]
+            if layer[SIDES] > 0:
+                winograd.go_back(
+                    below, k == 0, slopes, n, weights_X, layer, of_weights_X, into, room.more
+                )
+            else:
+                _weigh(below, slopes, n, layer, of_weights_X)
+                _pass(slopes, n, weights_X, layer, into)
             slopes, passed = passed, slopes
-    _turn(of_weights, table_L_8, of_both[0], _BACK)
+    _turn_all_back(of_turned, table_L_14, of_both[0], room.more)
 
 
 @njit(cache=True, nogil=True)
-def lay_out(images_M_C_P, laid_M_D):  # type: ignore[no-untyped-def]
-    """Write images (channels x pixels) with the channels of a pixel side by side."""
-    count, channels, pixels = images_M_C_P.shape
-    for m in range(count):
+def lay_out(images_M_C_H_W, table_L_14):  # type: ignore[no-untyped-def]
+    """Return images as the first layer sees them, flat."""
+    first = table_L_14[0]
+    return winograd.lay_out(images_M_C_H_W, first[DOWN] if first[SIDES] > 0 else 1)
+
+
+def row_of(
+    channels: int,
+    filters: int,
+    window: tuple[int, ...],
+    steps: tuple[int, ...],
+    seen: Sequence[int],
+    *,
+    in_sums: bool,
+) -> list[int]:
+    """Return the row of a layer in a table.
+
+    Args:
+        channels: Of the input.
+        filters: How many.
+        window: Rows and columns of a filter.
+        steps: Down and across.
+        seen: Rows and columns of the input.
+        in_sums: Whether it may be seen in sums if that saves multiplications. They are as exact as
+            the largest number that a filter's neighbours see.
+    """
+    down, across = ((seen[i] - window[i]) // steps[i] + 1 for i in range(2))
+    weights = channels * filters * math.prod(window)
+    sides = winograd.sides_of(channels, window, steps, (down, across)) if in_sums else 0
+    turned = winograd.numbers_of(weights // sides**2) if sides else weights
+    made = down, across, down * across * filters
+    return [channels, filters, *window, *steps, *seen, *made, weights, sides, turned]
+
+
+def room_for(size: int, table_L_14: Table) -> Room:
+    """Return memory that both ways need for themselves.
+
+    Args:
+        size: Numbers of an image.
+        table_L_14: The layers.
+    """
+    most, turned = max(size, int(table_L_14[:, MADE].max())), int(table_L_14[:, TURNED].sum())
+    images = max(1, _CHUNK // most)
+    more = [int(table_L_14[:, WEIGHTS].max()) + LANES]
+    for layer in table_L_14[table_L_14[:, SIDES] > 0].tolist():
+        depth = layer[WEIGHTS] // (layer[SIDES] ** 2 * layer[FILTERS])
+        made = layer[OUT_HEIGHT], layer[OUT_WIDTH]
+        more.append(winograd.room_for(depth, layer[FILTERS], made, layer[SIDES]))
+    counts = images * size + LANES, images * most, images * most, turned, turned, max(more)
+    return Room(images, *(np.empty(count, np.float32) for count in counts))
+
+
+@njit(cache=True, nogil=True)
+def _turn_all(weights, table_L_14, way, turned, room):  # type: ignore[no-untyped-def]
+    """Write weights as they are multiplied by."""
+    first = begin = 0
+    for layer in table_L_14:
+        plain, own = weights[first:], turned[begin:]
+        if layer[SIDES] > 0:
+            _turn(plain, layer, way, room)
+            winograd.spread_weights(room, layer, way == _FORWARD, own)
+        else:
+            _turn(plain, layer, way, own)
+        first, begin = first + layer[WEIGHTS], begin + layer[TURNED]
+
+
+@njit(cache=True, nogil=True)
+def _turn_all_back(turned, table_L_14, weights, room):  # type: ignore[no-untyped-def]
+    """Write as they lie in torch what is turned forward."""
+    first = begin = 0
+    for layer in table_L_14:
+        own = turned[begin:]
+        if layer[SIDES] > 0:
+            winograd.gather_weights(own, layer, room)
+            own = room
+        _turn(own, layer, _BACK, weights[first:])
+        first, begin = first + layer[WEIGHTS], begin + layer[TURNED]
+
+
+@njit(cache=True, nogil=True)
+def _turn(weights, layer, way, turned):  # type: ignore[no-untyped-def]
+    """Write the weights of a layer in another order."""
+    filters, channels, window = layer[FILTERS], layer[CHANNELS], layer[ROWS] * layer[COLUMNS]
+    for f in range(filters):
         for c in range(channels):
-            for p in range(pixels):
-                laid_M_D[m, p * channels + c] = images_M_C_P[m, c, p]
-
-
-@njit(cache=True, nogil=True)
-def memory(table_L_8: Table) -> int:
-    """Return how many numbers `work` holds for an image."""
-    total = 0
-    for layer in table_L_8:
-        total += _area(layer) * layer[FILTERS]
-    return int(total)
-
-
-@njit(cache=True, nogil=True)
-def features(table_L_8: Table) -> int:
-    """Return how many numbers come out for an image."""
-    return int(_area(table_L_8[-1]) * table_L_8[-1, FILTERS])
-
-
-@njit(inline="always")
-def _area(layer):  # type: ignore[no-untyped-def]
-    """Return the number of pixels that a layer makes."""
-    return _up(layer) * _along(layer)
-
-
-@njit(inline="always")
-def _up(layer):  # type: ignore[no-untyped-def]
-    return (layer[IN_HEIGHT] - layer[ROWS]) // layer[DOWN] + 1
-
-
-@njit(inline="always")
-def _along(layer):  # type: ignore[no-untyped-def]
-    return (layer[IN_WIDTH] - layer[COLUMNS]) // layer[ACROSS] + 1
-
-
-@njit(inline="always")
-def _weights(layer):  # type: ignore[no-untyped-def]
-    return layer[ROWS] * layer[COLUMNS] * layer[CHANNELS] * layer[FILTERS]
-
-
-@njit(cache=True, nogil=True)
-def _most(size, table_L_8):  # type: ignore[no-untyped-def]
-    """Return how many numbers the largest of an image and what the layers make of it has."""
-    most = size
-    for layer in table_L_8:
-        most = max(most, _area(layer) * layer[FILTERS])
-    return most
-
-
-@njit(cache=True, nogil=True)
-def _turn(weights, table_L_8, turned, way):  # type: ignore[no-untyped-def]
-    """Write weights in another order."""
-    first = 0
-    for layer in table_L_8:
-        filters, channels = layer[FILTERS], layer[CHANNELS]
-        window = layer[ROWS] * layer[COLUMNS]
-        for f in range(filters):
-            for c in range(channels):
-                for w in range(window):
-                    plain = first + (f * channels + c) * window + w
-                    ahead = first + (w * channels + c) * filters + f
-                    if way == _FORWARD:
-                        turned[ahead] = weights[plain]
-                    elif way == _BACKWARD:
-                        turned[first + (f * window + w) * channels + c] = weights[plain]
-                    else:
-                        turned[plain] = weights[ahead]
-        first += _weights(layer)
+            for w in range(window):
+                plain, ahead = (f * channels + c) * window + w, (w * channels + c) * filters + f
+                if way == _FORWARD:
+                    turned[ahead] = weights[plain]
+                elif way == _BACKWARD:
+                    turned[(f * window + w) * channels + c] = weights[plain]
+                else:
+                    turned[plain] = weights[ahead]
 
 
 @njit(cache=True, nogil=True)
@@ -206,7 +268,7 @@ def _ways(n, layer):  # type: ignore[no-untyped-def]
     numbers of the input. Along the last one go the rows of a tile: from left to right, or, where
     that is too short, from image to image.
     """
-    height, width, channels = _up(layer), _along(layer), layer[CHANNELS]
+    height, width, channels = layer[OUT_HEIGHT], layer[OUT_WIDTH], layer[CHANNELS]
     in_row = layer[IN_WIDTH] * channels
     images = (n, height * width, layer[IN_HEIGHT] * in_row)
     down = (height, width, layer[DOWN] * in_row)
@@ -235,7 +297,7 @@ def _tiles(n, layer):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _convolve(below, n, weights, bias_O, layer, above):  # type: ignore[no-untyped-def]
-    """Write what the relu above a layer returns."""
+    """Write what a layer makes."""
     channels, filters = layer[CHANNELS], layer[FILTERS]
     loops = (
         ONCE,
@@ -251,9 +313,6 @@ def _convolve(below, n, weights, bias_O, layer, above):  # type: ignore[no-untyp
                 rows, above, (pixel * filters + f, out_step * filters),
                 below, (corner, in_step), loops, weights, (f, filters),
             )  # fmt: skip
-    for p in range(len(above)):
-        if above[p] < np.float32(0):  # which a NaN is not: it stays one
-            above[p] = np.float32(0)
 
 
 @njit(cache=True, nogil=True)
@@ -274,8 +333,8 @@ def _weigh(below, slopes, n, layer, of_weights):  # type: ignore[no-untyped-def]
     in_row, run = layer[IN_WIDTH] * channels, layer[COLUMNS] * channels
     loops = (
         (n, layer[IN_HEIGHT] * in_row),
-        (_up(layer), layer[DOWN] * in_row),
-        (_along(layer), layer[ACROSS] * channels),
+        (layer[OUT_HEIGHT], layer[DOWN] * in_row),
+        (layer[OUT_WIDTH], layer[ACROSS] * channels),
     )
     tall = even(run, HEIGHT)
     for row in range(layer[ROWS]):
@@ -289,7 +348,9 @@ def _weigh(below, slopes, n, layer, of_weights):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _pass(slopes, n, weights, layer, passed):  # type: ignore[no-untyped-def]
-    """Add the gradient with respect to the input."""
+    """Add the gradient with respect to the input, unless nobody asks for it."""
+    if len(passed) == 0:
+        return
     channels, filters = layer[CHANNELS], layer[FILTERS]
     in_row, run = layer[IN_WIDTH] * channels, layer[COLUMNS] * channels
     loops = (ONCE, ONCE, (filters, 1))

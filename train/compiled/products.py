@@ -179,8 +179,12 @@ def add_to(builder: Any, rows: Sequence[Any], sums: Sequence[Any]) -> None:
     count = len(sums) // len(rows)
     for r, row in enumerate(rows):
         for v, before in enumerate(load(builder, row, count)):
-            total = builder.fadd(before, sums[r * count + v])
-            builder.store(total, _vector_at(builder, row, v), align=4)
+            store(builder, row, v, builder.fadd(before, sums[r * count + v]))
+
+
+def store(builder: Any, row: Any, v: int, vector: Any) -> None:
+    """Write a vector of a row."""
+    builder.store(vector, _vector_at(builder, row, v), align=4)
 
 
 def _vector_at(builder: Any, row: Any, v: int) -> Any:

@@ -1,0 +1,392 @@
+"""Convolutions with fewer multiplications, by the minimal algorithms of Winograd.
+
+Idea: 3 x 3 weights with steps of 1 make 2 x 2 numbers of 4 x 4 with 36 multiplications, but 16 are
+enough: 4 x 4 sums of what is seen, times 4 x 4 sums of the weights, have the numbers as sums. 2 x 2
+weights make 3 x 3 numbers of 4 x 4 with as many. A filter that is two or three times as large as
+its steps is one of these, which sees as one cell the pixels that a step passes over. For all
+channels and filters the 16 multiplications are products of matrices, and so are they on the way
+back, on which each sum is gone through from its other end (Lavin and Gray, 2016, arXiv:1509.09308;
+the points are 0, 1, -1 and infinity).
+
+Planes have, for each of the 16, as many rows of numbers as there are tiles of 4 x 4 cells. Behind
+each is room for one vector more, as the last one of a row need not be a whole one.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from .products import HEIGHT, LANES, ONCE, WIDTH, add_product, even
+from .sums import Matrix, summing
+from .windows import (
+    CHANNELS,
+    DOWN,
+    FILTERS,
+    IN_HEIGHT,
+    IN_WIDTH,
+    OUT_HEIGHT,
+    OUT_WIDTH,
+    ROWS,
+    SIDES,
+)
+
+_SIDE = 4
+_PLANES = _SIDE**2
+_EVERY = 5
+"""The plane that is added as it is to all that a tile makes."""
+_SEEN, _MADE, _WEIGHTS = range(3)
+"""What lies in cells."""
+_GAIN = 0.75
+"""At most so many of the multiplications may be left, or the sums take what is gained."""
+_LEAST = 16
+"""Fewest numbers of a cell, for the same reason."""
+_TILES = 64
+"""So many are seen to at a time, which the core's second cache holds."""
+
+_OF_SEEN: Matrix = (1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)
+_OF_MADE: dict[int, Matrix] = {
+    2: ((1, 1, 1, 0), (0, 1, -1, -1)),
+    3: ((1, 1, 1, 0), (0, 1, -1, 0), (0, 1, 1, -1)),
+}
+"""By how many cells a tile makes, down and across."""
+_OF_WEIGHTS: dict[int, Matrix] = {
+    2: ((1, 0), (0.5, 0.5), (0.5, -0.5), (0, 1)),
+    3: ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)),
+}
+"""By how many cells a filter has, down and across."""
+
+
+class _Cells(NamedTuple):
+    """How images of cells lie in memory. A cell has some runs of numbers, each in its own row."""
+
+    kind: int
+    side: int
+    """Cells of a tile, down and across."""
+    step: int
+    """Cells from one tile to the next."""
+    height: int
+    width: int
+    runs: int
+    run: int
+    row: int
+    """Numbers of a row of an image."""
+    size: int
+    """Numbers of an image."""
+    down: int
+    """Rows of tiles of an image."""
+    across: int
+    """Tiles of such a row."""
+
+
+def sides_of(
+    channels: int, window: tuple[int, ...], steps: tuple[int, ...], made: tuple[int, int]
+) -> int:
+    """Return how many cells a filter has down and across; 0 if nothing is gained.
+
+    Args:
+        channels: Of an image.
+        window: Rows and columns of the filter.
+        steps: Down and across.
+        made: Rows and columns that it makes.
+    """
+    step, sides = steps[0], window[0] // steps[0]
+    if window != (sides * step,) * 2 or steps != (step,) * 2 or sides not in _OF_WEIGHTS:
+        return 0
+    tiles = math.prod(-(-length // (_SIDE + 1 - sides)) for length in made)
+    is_less = _PLANES * tiles <= _GAIN * math.prod(made) * sides**2
+    return sides if is_less and step * step * channels >= _LEAST else 0
+
+
+def numbers_of(each: int) -> int:
+    """Return how many numbers planes have together, by those of each."""
+    return _PLANES * (each + LANES)
+
+
+def room_for(depth: int, filters: int, made: tuple[int, int], sides: int) -> int:
+    """Return how many numbers of memory `convolve` and `go_back` need for themselves.
+
+    Args:
+        depth: Numbers of a cell.
+        filters: How many.
+        made: Rows and columns that they make.
+        sides: How many cells a filter has down and across.
+    """
+    across = -(-made[1] // (_SIDE + 1 - sides))
+    return 2 * numbers_of(max(_TILES, across) * max(depth, filters))
+
+
+@njit(cache=True, nogil=True)
+def lay_out(images_M_C_H_W, step):  # type: ignore[no-untyped-def]
+    """Return images cell by cell, flat, the numbers of each as rows x columns x channels.
+
+    Args:
+        images_M_C_H_W: The images. What is too little for a cell is left out.
+        step: Rows and columns of a cell.
+    """
+    count, channels, height, width = images_M_C_H_W.shape
+    down, across = height // step, width // step
+    line, cell = step * channels, step * step * channels
+    laid_M_D = np.empty((count, down * across * cell), images_M_C_H_W.dtype)
+    places_W = np.array([w // step * cell + w % step * channels for w in range(across * step)])
+    for m in range(count):
+        for h in range(down * step):
+            first = h // step * across * cell + h % step * line
+            for c in range(channels):
+                for w, place in enumerate(places_W):
+                    laid_M_D[m, first + place + c] = images_M_C_H_W[m, c, h, w]
+    return laid_M_D
+
+
+@njit(cache=True, nogil=True)
+def spread_weights(weights, layer, is_forward, planes):  # type: ignore[no-untyped-def]
+    """Write planes of weights.
+
+    Args:
+        weights: In the order (rows, columns, channels, filters) forward, else (filters, rows,
+            columns, channels).
+        layer: A row of a table.
+        is_forward: Which of these.
+        planes: Takes them, of channels x filters forward, else of filters x channels.
+    """
+    count = 1 if is_forward else layer[FILTERS]
+    _spread(weights, _of_weights(layer, is_forward), 0, count, planes)
+
+
+@njit(cache=True, nogil=True)
+def gather_weights(planes, layer, of_weights):  # type: ignore[no-untyped-def]
+    """Write the gradient with respect to weights, which lie as they do forward."""
+    _gather(planes, _of_weights(layer, True), 0, 1, of_weights)
+
+
+@njit(cache=True, nogil=True)
+def convolve(below, are_cells, n, planes, bias_O, layer, above, room):  # type: ignore[no-untyped-def]
+    """Write what a layer makes of n images.
+
+    Args:
+        below: The images, and room for a vector behind them.
+        are_cells: Whether they lie as `lay_out` lays them.
+        n: How many images.
+        planes: Of the weights, forward.
+        bias_O: One for each filter.
+        layer: A row of a table.
+        above: Takes what is made.
+        room: Memory, as `room_for` says.
+    """
+    seen, made = _of_layer(layer, are_cells)
+    depth, filters = seen.runs * seen.run, made.run
+    of_seen, of_made = _halves(room)
+    rows, most = n * seen.down, max(1, _TILES // seen.across)
+    for row in range(0, rows, most):
+        count = min(most, rows - row)
+        tiles = count * seen.across
+        _spread(below, seen, row, count, of_seen)
+        plane = tiles * filters + LANES
+        of_made[: _PLANES * plane] = 0
+        for t in range(tiles):
+            for f in range(filters):
+                of_made[_EVERY * plane + t * filters + f] = bias_O[f]
+        _add_products((tiles, depth, filters), of_seen, (depth, 1), planes, of_made)
+        _gather(of_made, made, row, count, above)
+
+
+@njit(cache=True, nogil=True)
+def go_back(below, are_cells, slopes, n, planes, layer, of_weights, passed, room):  # type: ignore[no-untyped-def]
+    """Add the gradients with respect to the weights and to what was seen.
+
+    Args:
+        below: As for `convolve`.
+        are_cells: As for `convolve`.
+        slopes: The gradient with respect to what was made.
+        n: How many images.
+        planes: Of the weights, backward.
+        layer: A row of a table.
+        of_weights: The planes that the former is added to.
+        passed: What the latter is added to; empty if nobody asks for it.
+        room: As for `convolve`.
+    """
+    seen, made = _of_layer(layer, are_cells)
+    depth, filters = seen.runs * seen.run, made.run
+    of_seen, of_made = _halves(room)
+    rows, most = n * seen.down, max(1, _TILES // seen.across)
+    for row in range(0, rows, most):
+        count = min(most, rows - row)
+        tiles = count * seen.across
+        _spread(below, seen, row, count, of_seen)
+        _spread(slopes, made, row, count, of_made)
+        _add_products((depth, tiles, filters), of_seen, (1, depth), of_made, of_weights)
+        if len(passed) > 0:
+            of_seen[: _PLANES * (tiles * depth + LANES)] = 0
+            _add_products((tiles, filters, depth), of_made, (filters, 1), planes, of_seen)
+            _gather(of_seen, seen, row, count, passed)
+
+
+@njit
+def _halves(room):  # type: ignore[no-untyped-def]
+    return room[: len(room) // 2], room[len(room) // 2 :]
+
+
+@njit
+def _of_layer(layer, are_cells):  # type: ignore[no-untyped-def]
+    """Return the cells that a layer sees, and those that it makes."""
+    step, sides, filters = layer[DOWN], layer[SIDES], layer[FILTERS]
+    high, wide = layer[OUT_HEIGHT], layer[OUT_WIDTH]
+    side = _SIDE + 1 - sides
+    down, across = -(-high // side), -(-wide // side)
+    runs, run = step, step * layer[CHANNELS]
+    row, rows = layer[IN_WIDTH] * layer[CHANNELS], layer[IN_HEIGHT]
+    if are_cells:
+        row, rows = row // run * run * step, rows // step
+        runs, run = 1, run * step
+    seen = _Cells(
+        _SEEN, _SIDE, side, high + sides - 1, wide + sides - 1,
+        runs, run, row, rows * row, down, across,
+    )  # fmt: skip
+    made = _Cells(
+        _MADE, side, side, high, wide,
+        1, filters, wide * filters, high * wide * filters, down, across,
+    )  # fmt: skip
+    return seen, made
+
+
+@njit
+def _of_weights(layer, is_forward):  # type: ignore[no-untyped-def]
+    """Return the cells of the weights: one image forward, else an image for each filter."""
+    step, sides = layer[DOWN], layer[SIDES]
+    run = step * layer[CHANNELS] * (layer[FILTERS] if is_forward else 1)
+    row = sides * run
+    return _Cells(
+        _WEIGHTS, sides, sides, sides, sides,
+        step, run, row, layer[ROWS] * row, 1, 1,
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _add_products(sizes, left, steps, right, product):  # type: ignore[no-untyped-def]
+    """Add, in each plane, left times right to a product.
+
+    Args:
+        sizes: Rows of the left, its columns, and those of the right.
+        left: Planes.
+        steps: Between two rows of the left, and between two columns.
+        right: Planes.
+        product: Planes.
+    """
+    rows, terms, columns = sizes
+    tall = even(rows, HEIGHT)
+    for p in range(_PLANES):
+        of_left, of_right = p * (rows * terms + LANES), p * (terms * columns + LANES)
+        into = p * (rows * columns + LANES)
+        for t in range(0, rows, tall):
+            for c in range(0, columns, WIDTH):
+                add_product(
+                    min(tall, rows - t), product, (into + t * columns + c, columns),
+                    left, (of_left + t * steps[0], steps[0]), (ONCE, ONCE, (terms, steps[1])),
+                    right, (of_right + c, columns),
+                )  # fmt: skip
+
+
+# From cells to planes and back
+
+
+@njit(cache=True, nogil=True)
+def _spread(cells, of, row, count, planes):  # type: ignore[no-untyped-def]
+    """Write planes of some rows of tiles.
+
+    Args:
+        cells: Images of them.
+        of: How they lie.
+        row: The first row of tiles, over all images.
+        count: How many rows.
+        planes: Takes them; a tile is a row.
+    """
+    across, depth = of.across, of.runs * of.run
+    plane = count * across * depth + LANES
+    vectors = -(-of.run // LANES)  # what the last one has too many, the next run writes over
+    room = np.empty(of.side * of.side * depth + LANES, np.float32)
+    for tile in range(count * across):
+        start, rows, width = _tile(of, row + tile // across, tile % across)
+        source, first, line = cells, start, of.row
+        if rows * width < of.side * of.side * of.run:
+            source, first, line = room, 0, of.side * of.run
+            room[:] = 0
+            for r in range(rows * of.runs):
+                seen = cells[start + r * of.row :][:width]
+                kept = room[r * line :][:width]
+                for i in range(width):
+                    kept[i] = seen[i]
+        for run in range(of.runs):
+            at = first + run * line, of.runs * line, of.run
+            into = tile * depth + run * of.run, _SIDE * plane, plane
+            if of.kind == _SEEN:
+                _spread_seen(vectors, source, at, planes, into)
+            elif of.kind == _MADE and of.side == 2:
+                _spread_two(vectors, source, at, planes, into)
+            elif of.kind == _MADE:
+                _spread_three(vectors, source, at, planes, into)
+            elif of.side == 2:
+                _spread_two_weights(vectors, source, at, planes, into)
+            else:
+                _spread_three_weights(vectors, source, at, planes, into)
+
+
+@njit(cache=True, nogil=True)
+def _gather(planes, of, row, count, cells):  # type: ignore[no-untyped-def]
+    """Do the reverse: add to cells that are seen, and write others."""
+    across, depth = of.across, of.runs * of.run
+    plane = count * across * depth + LANES
+    vectors = of.run // LANES
+    room = np.empty(of.side * of.side * depth, np.float32)
+    for tile in range(count * across):
+        start, rows, width = _tile(of, row + tile // across, tile % across)
+        target, first, line = cells, start, of.row
+        is_whole = rows * width == of.side * of.side * of.run
+        if not is_whole:
+            target, first, line = room, 0, of.side * of.run
+            room[:] = 0
+        for run in range(of.runs):
+            at = tile * depth + run * of.run, _SIDE * plane, plane
+            into = first + run * line, of.runs * line, of.run
+            if of.kind == _SEEN:
+                _gather_seen(vectors, planes, at, target, into)
+            elif of.kind == _MADE and of.side == 2:
+                _gather_two(vectors, planes, at, target, into)
+            elif of.kind == _MADE:
+                _gather_three(vectors, planes, at, target, into)
+            elif of.side == 2:
+                _gather_two_weights(vectors, planes, at, target, into)
+            else:
+                _gather_three_weights(vectors, planes, at, target, into)
+        if is_whole:
+            continue
+        for r in range(rows * of.runs):
+            made = cells[start + r * of.row :][:width]
+            kept = room[r * line :][:width]
+            for i in range(width):
+                made[i] = made[i] + kept[i] if of.kind == _SEEN else kept[i]
+
+
+@njit
+def _tile(of, row, column):  # type: ignore[no-untyped-def]
+    """Return where a tile begins, its rows of cells, and the numbers of a run of such a row.
+
+    At the edge of an image, it has less of them than elsewhere.
+    """
+    image, i = row // of.down, row % of.down * of.step
+    j = column * of.step
+    start = image * of.size + i * of.runs * of.row + j * of.run
+    return start, min(of.side, of.height - i), min(of.side, of.width - j) * of.run
+
+
+def _turned(matrix: Matrix) -> Matrix:
+    return list(zip(*matrix, strict=True))
+
+
+_spread_seen, _gather_seen = summing(_OF_SEEN), summing(_turned(_OF_SEEN), adds=True)
+_gather_two, _gather_three = (summing(_OF_MADE[side]) for side in (2, 3))
+_spread_two, _spread_three = (summing(_turned(_OF_MADE[side])) for side in (2, 3))
+_spread_two_weights, _spread_three_weights = (summing(_OF_WEIGHTS[side]) for side in (2, 3))
+_gather_two_weights, _gather_three_weights = (
+    summing(_turned(_OF_WEIGHTS[side])) for side in (2, 3)
+)
