@@ -21,10 +21,12 @@ CALLED = (
     "train/compiled/network.py",
     "train/compiled/products.py",
     "train/compiled/rollout.py",
+    "train/compiled/sums.py",
     "train/compiled/update.py",
+    "train/compiled/windows.py",
     "train/compiled/winograd.py",
 )
-"""Modules whose compiled functions are called from other files."""
+"""Modules whose compiled functions, or constants in such, are used in other files."""
 
 
 def forget_stale(root: Path) -> None:

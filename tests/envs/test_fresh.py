@@ -3,6 +3,7 @@
 import ast
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from palaestra.envs.fresh import CALLED, forget_stale
@@ -11,13 +12,48 @@ ROOT = Path(__file__).parents[2]
 
 
 def compiled_in(path: Path) -> set[str]:
-    """Return the functions of a module that Numba compiles."""
-    return {
+    """Return what Numba compiles of a module, and constants, which are part of what it compiles."""
+    tree = ast.parse(path.read_text())
+    functions = {
         node.name
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef)
-        and any(name in ast.unparse(d) for d in node.decorator_list for name in ("njit", "fast"))
+        and any(
+            name in ast.unparse(d)
+            for d in node.decorator_list
+            for name in ("njit", "fast", "intrinsic")
+        )
     }
+    constants = {
+        name.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        for name in ast.walk(target)
+        if isinstance(name, ast.Name) and name.id.strip("_").isupper()
+    }
+    # What makes an intrinsic is called where it is compiled.
+    makers = {
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and "@intrinsic" in ast.unparse(node)
+    }
+    return functions | constants | makers
+
+
+def compiles(path: Path) -> bool:
+    return "@njit" in path.read_text()
+
+
+def imported_by(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield from which module of the project each name comes; "" for a whole module."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            parts = (node.module or "").split(".") if node.module else []
+            source = path.parents[node.level - 1].joinpath(*parts)
+            for alias in node.names:
+                whole = (source / alias.name).with_suffix(".py")
+                yield (whole, "") if whole.exists() else (source.with_suffix(".py"), alias.name)
 
 
 def test_every_module_whose_compiled_functions_others_call_is_watched() -> None:
@@ -25,16 +61,14 @@ def test_every_module_whose_compiled_functions_others_call_is_watched() -> None:
     compiled = {path: compiled_in(path) for path in modules}
     called = set()
     for path in modules:
-        if not compiled[path]:
+        if not compiles(path):
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.level and node.module:
-                source = path.parents[node.level - 1].joinpath(*node.module.split("."))
-                names = compiled.get(source.with_suffix(".py"), set())
-                if names & {alias.name for alias in node.names}:
-                    called.add(str(source.with_suffix(".py").relative_to(ROOT)))
+        for source, name in imported_by(path):
+            if name in compiled.get(source, set()) or (not name and compiles(source)):
+                called.add(str(source.relative_to(ROOT)))
     assert called <= set(CALLED)
-    assert {"envs/kernel.py", "envs/pcg64.py", "train/compiled/network.py"} <= called
+    assert {"envs/kernel.py", "envs/pcg64.py", "train/compiled/winograd.py"} <= called
+    assert {"train/compiled/sums.py", "train/compiled/windows.py"} <= called
 
 
 def test_caches_stay_until_a_module_changes(tmp_path: Path) -> None:

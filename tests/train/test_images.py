@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from palaestra.train import images
 from palaestra.train.compiled.products import IS_FAST
@@ -34,12 +34,8 @@ def network(*layers: nn.Module, space: spaces.Box = SPACE) -> NatureCNN:
 
 
 def compare(made: NatureCNN, seen: torch.Tensor, rows_B: torch.Tensor) -> None:
-    """See whether features and gradients are those that torch finds with twice the digits.
-
-    Where a relu is given almost nothing, its slope is chance, in torch as well; so that they may be
-    apart twice as far as torch's own.
-    """
-    scale = 1 / 255 if seen.dtype is torch.uint8 else 1.0
+    """See whether features and gradients are those that torch finds with twice the digits."""
+    scale = scale_of(seen)
     read = convolver(made, seen, scale)
     assert read is not None
     found = read(rows_B)
@@ -50,14 +46,25 @@ def compare(made: NatureCNN, seen: torch.Tensor, rows_B: torch.Tensor) -> None:
     expected = made(seen[rows_B].double() * scale)
     exact = torch.autograd.grad(expected, parameters, slopes.double())
     made.float()
-    told = made(seen[rows_B] * scale)
-    tolds = torch.autograd.grad(told, parameters, slopes)
-    for mine, torchs, its in zip(
-        (found, *gradients), (told, *tolds), (expected, *exact), strict=True
-    ):
+    for mine, its in zip((found, *gradients), (expected, *exact), strict=True):
         assert mine.shape == its.shape
-        most = max(2e-6 * its.norm() + 1e-12, 2 * (torchs - its).norm())
-        assert (mine - its).norm() <= most
+        assert (mine - its).norm() <= 2e-6 * its.norm() + 1e-12
+
+
+def scale_of(seen: torch.Tensor) -> float:
+    return 1 / 255 if seen.dtype is torch.uint8 else 1.0
+
+
+def is_chance(made: NatureCNN, seen: torch.Tensor) -> bool:
+    """Tell whether the slope of a relu depends on how what it is given was rounded."""
+    made.double()
+    image, found = seen.double() * scale_of(seen), False
+    for module in made.cnn:
+        image = module(image)
+        if type(module) is nn.Conv2d:
+            found |= bool(((image != 0) & (image.abs() < 1e-5 * image.abs().mean())).any())
+    made.float()
+    return found
 
 
 @pytest.mark.usefixtures("threads")
@@ -70,6 +77,7 @@ def test_natures_network_is_what_it_is_in_torch(shape: tuple[int, int, int]) -> 
 @st.composite
 def stacks(draw: st.DrawFn) -> tuple[list[nn.Module], tuple[int, int, int]]:
     """Draw convolutions, and the shape of an image that they leave something of."""
+    torch.manual_seed(0)
     channels, side = draw(st.integers(1, 5)), st.integers(1, 5)
     height, width = draw(st.integers(1, 3)), draw(st.integers(1, 14))
     layers: list[Any] = []
@@ -98,7 +106,29 @@ def test_windows_and_steps_may_be_any(stack: Any, count: int, is_bytes: bool) ->
     except RuntimeError:  # too small
         assert convolver(made, seen, 1.0) is None
         return
+    assume(not is_chance(made, seen))
     compare(made, seen, torch.randint(0, count, (count,)))
+
+
+@pytest.mark.parametrize("shape", [(3, 36, 36), (1, 40, 52), (4, 84, 84)])
+def test_where_there_is_nothing_to_see_a_relu_passes_nothing(shape: tuple[int, int, int]) -> None:
+    made = network(space=spaces.Box(0, 255, shape, np.uint8))
+    for layer in made.cnn[:-1:2]:
+        nn.init.zeros_(layer.bias)  # as stable-baselines3 does
+    seen = torch.zeros(9, *shape, dtype=torch.uint8)
+    for picture in seen:
+        for top, left in torch.randint(0, 32, (4, 2)).tolist():
+            picture[:, top : top + 4, left : left + 2] = 255
+    compare(made, seen, torch.arange(9))
+
+
+def test_a_weight_that_is_no_number_is_not_hidden_by_zeros() -> None:
+    made = network()
+    with torch.no_grad():
+        made.cnn[2].weight[0, 0, 0, 0] = torch.nan
+    read = convolver(made, torch.zeros(4, 3, 36, 36, dtype=torch.uint8), 1 / 255)
+    assert read is not None
+    assert read(torch.arange(4)).isnan().any()
 
 
 def test_what_one_thread_began_others_do_not_end(threads: int) -> None:
@@ -187,7 +217,7 @@ def prune_for_good(made: NatureCNN) -> None:
 def test_parameters_are_those_of_the_layers(change: Callable[[NatureCNN], None]) -> None:
     made = network()
     change(made)
-    compare(made, pictures(9, 3, 36, 36), torch.arange(9))
+    compare(made, pictures(4, 3, 36, 36), torch.arange(4))
 
 
 class Derived(NatureCNN):

@@ -51,11 +51,15 @@ class Room(NamedTuple):
     seen: Floats
     """What the first layer sees."""
     slopes: Floats
+    """The gradient with respect to what a layer makes."""
     passed: Floats
+    """That with respect to what it sees, which the next layer on the way back makes."""
     turned: Floats
     """Weights as they are multiplied by."""
     of_turned: Floats
+    """The gradient with respect to these."""
     more: Floats
+    """What turns weights, and what a layer does, uses that while it does."""
 
 
 @njit(cache=True, nogil=True)
@@ -70,7 +74,7 @@ def forward(images_M_D, rows_B, scale, weights, biases, table_L_14, work, output
         biases: Of all layers.
         table_L_14: The layers.
         work: Takes what each relu returns, shape (B, height, width, filters), one layer after
-            the other, as much as `memory` says for each.
+            the other.
         outputs_B_F: Takes what the last one returns, in the order filters x height x width.
         room: As `room_for` returns it.
     """
@@ -179,8 +183,8 @@ def row_of(
         window: Rows and columns of a filter.
         steps: Down and across.
         seen: Rows and columns of the input.
-        in_sums: Whether it may be seen in sums if that saves multiplications. They are as exact as
-            the largest number that a filter's neighbours see.
+        in_sums: Whether the input may be summed if that saves multiplications. Errors are then in
+            proportion to the largest number of a tile.
     """
     down, across = ((seen[i] - window[i]) // steps[i] + 1 for i in range(2))
     weights = channels * filters * math.prod(window)

@@ -1,7 +1,7 @@
-"""Sums of vectors that lie in a square, at the speed of the core.
+"""Sums of vectors that lie in a square, and whether vectors are zero, at the speed of the core.
 
-LLVM does not see that the places which a loop writes to are apart, if there are sixteen of them, so
-the loop is written in its own language.
+LLVM does not see that the places which a loop writes to are apart, if there are sixteen of them,
+nor that one which looks for a number may look at many at once; so both are in its own language.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,27 @@ from .products import (
 Matrix = Sequence[Sequence[float]]
 
 
+@intrinsic
+def are_zero(typing, vectors, source, start):  # type: ignore[no-untyped-def]
+    """Tell whether some vectors of an array, from a place on, hold nothing but zeros."""
+    bits = ir.VectorType(ir.IntType(32), LANES)
+
+    def write(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
+        first = builder.gep(pointer(context, builder, signature, values, 1), [values[2]])
+
+        def turn(offset: Any, found: Any) -> list[Any]:
+            (vector,) = load(builder, builder.gep(first, [offset]), 1)
+            both = builder.or_(found, builder.bitcast(vector, bits))
+            return [builder.add(offset, INT(LANES)), both]
+
+        _, found = repeat(builder, values[0], turn, INT(0), ir.Constant(bits, None))
+        found = builder.and_(found, ir.Constant(bits, [2**31 - 1] * LANES))  # but for their signs
+        whole = ir.IntType(32 * LANES)
+        return builder.icmp_unsigned("==", builder.bitcast(found, whole), whole(0))
+
+    return types.boolean(vectors, source, start), write
+
+
 def summing(matrix: Matrix, *, adds: bool = False) -> Any:
     """Return what sums up squares of vectors, first along their rows, then along their columns.
 
@@ -47,9 +68,9 @@ def summing(matrix: Matrix, *, adds: bool = False) -> Any:
                     size = ir.Constant(VECTOR, [abs(factor)] * LANES)
                     vector = builder.fmul(vector, size)
                 if factor < 0:
-                    total = builder.fsub(total or ZERO, vector)
+                    total = builder.fsub(ZERO if total is None else total, vector)
                 else:
-                    total = builder.fadd(total, vector) if total else vector
+                    total = vector if total is None else builder.fadd(total, vector)
             sums.append(total)
         return sums
 

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 
 from .products import HEIGHT, LANES, ONCE, WIDTH, add_product, even
-from .sums import Matrix, summing
+from .sums import Matrix, are_zero, summing
 from .windows import (
     CHANNELS,
     DOWN,
@@ -43,7 +43,7 @@ _GAIN = 0.75
 _LEAST = 16
 """Fewest numbers of a cell, for the same reason."""
 _TILES = 64
-"""So many are seen to at a time, which the core's second cache holds."""
+"""So many are seen to at a time, whose planes the core's second cache holds if filters are few."""
 
 _OF_SEEN: Matrix = (1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)
 _OF_MADE: dict[int, Matrix] = {
@@ -189,6 +189,7 @@ def convolve(below, are_cells, n, planes, bias_O, layer, above, room):  # type: 
                 of_made[_EVERY * plane + t * filters + f] = bias_O[f]
         _add_products((tiles, depth, filters), of_seen, (depth, 1), planes, of_made)
         _gather(of_made, made, row, count, above)
+    _clear(below, seen, made, n, bias_O, above)
 
 
 @njit(cache=True, nogil=True)
@@ -220,6 +221,47 @@ def go_back(below, are_cells, slopes, n, planes, layer, of_weights, passed, room
             of_seen[: _PLANES * (tiles * depth + LANES)] = 0
             _add_products((tiles, filters, depth), of_made, (filters, 1), planes, of_seen)
             _gather(of_seen, seen, row, count, passed)
+
+
+@njit(cache=True, nogil=True)
+def _clear(below, seen, made, n, bias_O, above):  # type: ignore[no-untyped-def]
+    """Write the bias alone where filters see nothing but zeros.
+
+    What lies beside them has been summed with them, and leaves something of the size of its last
+    digit; where there is no bias, a relu would pass the half of it, and its slope as a whole.
+    """
+    sides = seen.height - made.height + 1
+    is_dark = np.empty(seen.height * seen.width, np.bool_)
+    for b in range(n):
+        for row in range(seen.height):
+            for column in range(seen.width):
+                start = b * seen.size + row * seen.runs * seen.row + column * seen.run
+                is_dark[row * seen.width + column] = _are_zero(below, start, seen)
+        for row in range(made.height):
+            for column in range(made.width):
+                if not is_dark[row * seen.width + column]:
+                    continue
+                is_night = True
+                for r in range(row, row + sides):
+                    for c in range(column, column + sides):
+                        is_night = is_night and is_dark[r * seen.width + c]
+                if is_night:
+                    pixel = b * made.size + row * made.row + column * made.run
+                    for f in range(made.run):  # a weight that is no number is not hidden
+                        above[pixel + f] = bias_O[f] + np.float32(0) * above[pixel + f]
+
+
+@njit
+def _are_zero(cells, start, of):  # type: ignore[no-untyped-def]
+    """Tell whether the numbers of a cell are 0."""
+    vectors = of.run // LANES
+    for first in range(start, start + of.runs * of.row, of.row):
+        if vectors > 0 and not are_zero(vectors, cells, first):
+            return False
+        for i in range(first + vectors * LANES, first + of.run):
+            if cells[i] != 0:
+                return False
+    return True
 
 
 @njit
@@ -333,7 +375,7 @@ def _spread(cells, of, row, count, planes):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _gather(planes, of, row, count, cells):  # type: ignore[no-untyped-def]
-    """Do the reverse: add to cells that are seen, and write others."""
+    """Do the reverse, where runs are whole vectors: add to what is seen, and write the rest."""
     across, depth = of.across, of.runs * of.run
     plane = count * across * depth + LANES
     vectors = of.run // LANES
