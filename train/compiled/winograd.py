@@ -256,7 +256,7 @@ def _are_zero(cells, start, of):  # type: ignore[no-untyped-def]
     """Tell whether the numbers of a cell are 0."""
     vectors = of.run // LANES
     for first in range(start, start + of.runs * of.row, of.row):
-        if vectors > 0 and not are_zero(vectors, cells, first):
+        if vectors > 0 and not are_zero(vectors, cells, first):  # type: ignore[call-arg]
             return False
         for i in range(first + vectors * LANES, first + of.run):
             if cells[i] != 0:
