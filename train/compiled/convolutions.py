@@ -132,7 +132,6 @@ def backward(images_M_D, rows_B, scale, weights, table_L_14, work, slopes_B_F, o
                 for f in range(filters):
                     slopes[(b * area + p) * filters + f] = slopes_B_F[start + b, f * area + p]
         begin, first, bias = len(work), len(of_turned), len(of_biases)
-        below, under = room.seen, 0
         for k in range(len(table_L_14) - 1, -1, -1):
             layer = table_L_14[k]
             begin -= rows * layer[MADE]
@@ -218,7 +217,9 @@ def _turn_all(weights, table_L_14, way, turned, room):  # type: ignore[no-untype
     first = begin = 0
     for layer in table_L_14:
         plain, own = weights[first:], turned[begin:]
-        if layer[SIDES] > 0:
+        if first == 0 and way == _BACKWARD:
+            pass  # nobody asks for the gradient of an image
+        elif layer[SIDES] > 0:
             _turn(plain, layer, way, room)
             winograd.spread_weights(room, layer, way == _FORWARD, own)
         else:

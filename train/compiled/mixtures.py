@@ -21,7 +21,7 @@ from .products import (
     ZERO,
     add_to,
     added,
-    for_each_height,
+    for_each_case,
     load,
     pointer,
     repeat,
@@ -110,7 +110,7 @@ def _add_mixed_product(typing, rows, product, into, left, of_left, terms, factor
             _, *found = repeat(builder, values[5], turn, INT(0), *zeros)
             add_to(builder, rows_of(builder, target, step, height), found)
 
-        for_each_height(builder, values[0], MIXED_HEIGHT, tile)
+        for_each_case(builder, values[0], MIXED_HEIGHT, tile)
         return context.get_dummy_value()
 
     return types.void(*arguments), write
@@ -151,7 +151,7 @@ def _add_parted_products(typing, rows, products, into, left, start, times, terms
                 own = sums[i * len(zeros) : (i + 1) * len(zeros)]
                 add_to(builder, rows_of(builder, target, step, height), own)
 
-        for_each_height(builder, values[0], PARTED_HEIGHT, tile)
+        for_each_case(builder, values[0], PARTED_HEIGHT, tile)
         return context.get_dummy_value()
 
     return types.void(*arguments), write

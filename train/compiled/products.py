@@ -106,7 +106,7 @@ def _add_product(typing, rows, product, into, left, of_left, loops, right, of_ri
             _, *sums = nest(0, INT(0), right, *[ZERO] * (height * VECTORS))
             add_to(builder, rows_of(builder, target, step, height), sums)
 
-        for_each_height(builder, values[0], HEIGHT, tile)
+        for_each_case(builder, values[0], HEIGHT, tile)
         return context.get_dummy_value()
 
     return types.void(rows, product, into, left, of_left, loops, right, of_right), write
@@ -122,15 +122,15 @@ def pointer(context: Any, builder: Any, signature: Any, values: Sequence[Any], i
     return context.make_array(signature.args[i])(context, builder, values[i]).data
 
 
-def for_each_height(builder: Any, rows: Any, most: int, tile: Callable[[int], None]) -> None:
-    """Write the code of a tile for each number of rows that it may have."""
+def for_each_case(builder: Any, case: Any, most: int, write: Callable[[int], None]) -> None:
+    """Write the code of each case from 1 on: of a tile for each number of its rows, say."""
     done = builder.append_basic_block()
-    choice = builder.switch(rows, done)
-    for height in range(1, most + 1):
+    choice = builder.switch(case, done)
+    for number in range(1, most + 1):
         block = builder.append_basic_block()
-        choice.add_case(height, block)
+        choice.add_case(number, block)
         builder.position_at_end(block)
-        tile(height)
+        write(number)
         builder.branch(done)
     builder.position_at_end(done)
 

@@ -4,7 +4,8 @@ LLVM does not see that the places which a loop writes to are apart, if there are
 nor that one which looks for a number may look at many at once; so both are in its own language.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from llvmlite import ir
@@ -17,6 +18,7 @@ from .products import (
     VECTOR,
     ZERO,
     add_to,
+    for_each_case,
     load,
     pointer,
     repeat,
@@ -49,34 +51,21 @@ def are_zero(typing, vectors, source, start):  # type: ignore[no-untyped-def]
     return types.boolean(vectors, source, start), write
 
 
-def summing(matrix: Matrix, *, adds: bool = False) -> Any:
+def summing(*kinds: tuple[Matrix, bool]) -> Any:
     """Return what sums up squares of vectors, first along their rows, then along their columns.
 
     Args:
-        matrix: Has a row for each sum.
-        adds: Whether they are added to what is there.
+        kinds: Of sums. Each has a matrix, of which a row is a sum, and whether sums are added to
+            what is there.
     """
 
-    def along(builder: Any, line: Sequence[Any]) -> list[Any]:
-        sums = []
-        for row in matrix:
-            total = None
-            for factor, vector in zip(row, line, strict=True):
-                if factor == 0:
-                    continue
-                if abs(factor) != 1:
-                    size = ir.Constant(VECTOR, [abs(factor)] * LANES)
-                    vector = builder.fmul(vector, size)
-                if factor < 0:
-                    total = builder.fsub(ZERO if total is None else total, vector)
-                else:
-                    total = vector if total is None else builder.fadd(total, vector)
-            sums.append(total)
-        return sums
-
     @intrinsic
-    def sums(typing, vectors, source, of_source, target, of_target):  # type: ignore[no-untyped-def]
-        """Write vectors of each sum; where they lie, as the first one and the steps of both."""
+    def sums(typing, kind, vectors, source, of_source, target, of_target):  # type: ignore[no-untyped-def]
+        """Write vectors of each sum of a kind, which are counted from 1 on.
+
+        Where source and target lie is said as where the first vector does, and the steps down and
+        across.
+        """
 
         def write(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
             def square(array: int, place: int, side: int) -> list[list[Any]]:
@@ -85,26 +74,48 @@ def summing(matrix: Matrix, *, adds: bool = False) -> Any:
                 rows = rows_of(builder, builder.gep(numbers, [start]), down, side)
                 return [rows_of(builder, row, across, side) for row in rows]
 
-            seen, made = square(1, 2, len(matrix[0])), square(3, 4, len(matrix))
+            def of_kind(number: int) -> None:
+                matrix, adds = kinds[number - 1]
+                seen, made = square(2, 3, len(matrix[0])), square(4, 5, len(matrix))
 
-            def turn(offset: Any) -> list[Any]:
-                lines = [
-                    [load(builder, builder.gep(at, [offset]), 1)[0] for at in row] for row in seen
-                ]
-                lines = [along(builder, line) for line in lines]
-                lines = [along(builder, line) for line in zip(*lines, strict=True)]
-                for row, line in zip(zip(*made, strict=True), lines, strict=True):
-                    for at, total in zip(row, line, strict=True):
+                def turn(offset: Any) -> list[Any]:
+                    def vector(at: Any) -> Any:
+                        return load(builder, builder.gep(at, [offset]), 1)[0]
+
+                    lines = [_along(builder, matrix, map(vector, row)) for row in seen]
+                    columns = [_along(builder, matrix, line) for line in zip(*lines, strict=True)]
+                    totals = chain.from_iterable(zip(*columns, strict=True))
+                    for at, total in zip(chain.from_iterable(made), totals, strict=True):
                         place = builder.gep(at, [offset])
                         if adds:
                             add_to(builder, [place], [total])
                         else:
                             store(builder, place, 0, total)
-                return [builder.add(offset, INT(LANES))]
+                    return [builder.add(offset, INT(LANES))]
 
-            repeat(builder, values[0], turn, INT(0))
+                repeat(builder, values[1], turn, INT(0))
+
+            for_each_case(builder, values[0], len(kinds), of_kind)
             return context.get_dummy_value()
 
-        return types.void(vectors, source, of_source, target, of_target), write
+        return types.void(kind, vectors, source, of_source, target, of_target), write
 
+    return sums
+
+
+def _along(builder: Any, matrix: Matrix, line: Iterable[Any]) -> list[Any]:
+    """Return the sums of a line of vectors."""
+    vectors, sums = list(line), []
+    for row in matrix:
+        total = None
+        for factor, vector in zip(row, vectors, strict=True):
+            if factor == 0:
+                continue
+            if abs(factor) != 1:
+                vector = builder.fmul(vector, ir.Constant(VECTOR, [abs(factor)] * LANES))
+            if factor < 0:
+                total = builder.fsub(ZERO if total is None else total, vector)
+            else:
+                total = vector if total is None else builder.fadd(total, vector)
+        sums.append(total)
     return sums

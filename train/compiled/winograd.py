@@ -36,8 +36,6 @@ _SIDE = 4
 _PLANES = _SIDE**2
 _EVERY = 5
 """The plane that is added as it is to all that a tile makes."""
-_SEEN, _MADE, _WEIGHTS = range(3)
-"""What lies in cells."""
 _GAIN = 0.75
 """At most so many of the multiplications may be left, or the sums take what is gained."""
 _LEAST = 16
@@ -58,10 +56,14 @@ _OF_WEIGHTS: dict[int, Matrix] = {
 """By how many cells a filter has, down and across."""
 
 
+_SEEN, _MADE, _WEIGHTS = 1, 0, 2
+"""Which sums are taken: of what is seen, and, if the side of a tile is added, of the others."""
+
+
 class _Cells(NamedTuple):
     """How images of cells lie in memory. A cell has some runs of numbers, each in its own row."""
 
-    kind: int
+    sums: int
     side: int
     """Cells of a tile, down and across."""
     step: int
@@ -286,7 +288,7 @@ def _of_layer(layer, are_cells):  # type: ignore[no-untyped-def]
         runs, run, row, rows * row, down, across,
     )  # fmt: skip
     made = _Cells(
-        _MADE, side, side, high, wide,
+        _MADE + side, side, side, high, wide,
         1, filters, wide * filters, high * wide * filters, down, across,
     )  # fmt: skip
     return seen, made
@@ -299,7 +301,7 @@ def _of_weights(layer, is_forward):  # type: ignore[no-untyped-def]
     run = step * layer[CHANNELS] * (layer[FILTERS] if is_forward else 1)
     row = sides * run
     return _Cells(
-        _WEIGHTS, sides, sides, sides, sides,
+        _WEIGHTS + sides, sides, sides, sides, sides,
         step, run, row, layer[ROWS] * row, 1, 1,
     )  # fmt: skip
 
@@ -361,16 +363,7 @@ def _spread(cells, of, row, count, planes):  # type: ignore[no-untyped-def]
         for run in range(of.runs):
             at = first + run * line, of.runs * line, of.run
             into = tile * depth + run * of.run, _SIDE * plane, plane
-            if of.kind == _SEEN:
-                _spread_seen(vectors, source, at, planes, into)
-            elif of.kind == _MADE and of.side == 2:
-                _spread_two(vectors, source, at, planes, into)
-            elif of.kind == _MADE:
-                _spread_three(vectors, source, at, planes, into)
-            elif of.side == 2:
-                _spread_two_weights(vectors, source, at, planes, into)
-            else:
-                _spread_three_weights(vectors, source, at, planes, into)
+            _spread_sums(of.sums, vectors, source, at, planes, into)
 
 
 @njit(cache=True, nogil=True)
@@ -390,23 +383,14 @@ def _gather(planes, of, row, count, cells):  # type: ignore[no-untyped-def]
         for run in range(of.runs):
             at = tile * depth + run * of.run, _SIDE * plane, plane
             into = first + run * line, of.runs * line, of.run
-            if of.kind == _SEEN:
-                _gather_seen(vectors, planes, at, target, into)
-            elif of.kind == _MADE and of.side == 2:
-                _gather_two(vectors, planes, at, target, into)
-            elif of.kind == _MADE:
-                _gather_three(vectors, planes, at, target, into)
-            elif of.side == 2:
-                _gather_two_weights(vectors, planes, at, target, into)
-            else:
-                _gather_three_weights(vectors, planes, at, target, into)
+            _gather_sums(of.sums, vectors, planes, at, target, into)
         if is_whole:
             continue
         for r in range(rows * of.runs):
             made = cells[start + r * of.row :][:width]
             kept = room[r * line :][:width]
             for i in range(width):
-                made[i] = made[i] + kept[i] if of.kind == _SEEN else kept[i]
+                made[i] = made[i] + kept[i] if of.sums == _SEEN else kept[i]
 
 
 @njit
@@ -425,10 +409,13 @@ def _turned(matrix: Matrix) -> Matrix:
     return list(zip(*matrix, strict=True))
 
 
-_spread_seen, _gather_seen = summing(_OF_SEEN), summing(_turned(_OF_SEEN), adds=True)
-_gather_two, _gather_three = (summing(_OF_MADE[side]) for side in (2, 3))
-_spread_two, _spread_three = (summing(_turned(_OF_MADE[side])) for side in (2, 3))
-_spread_two_weights, _spread_three_weights = (summing(_OF_WEIGHTS[side]) for side in (2, 3))
-_gather_two_weights, _gather_three_weights = (
-    summing(_turned(_OF_WEIGHTS[side])) for side in (2, 3)
+_spread_sums = summing(
+    (_OF_SEEN, False),
+    *((_turned(_OF_MADE[side]), False) for side in (2, 3)),
+    *((_OF_WEIGHTS[side], False) for side in (2, 3)),
+)
+_gather_sums = summing(
+    (_turned(_OF_SEEN), True),
+    *((_OF_MADE[side], False) for side in (2, 3)),
+    *((_turned(_OF_WEIGHTS[side]), False) for side in (2, 3)),
 )
