@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from .compiled.convolutions import backward, forward, lay_out, room_for, row_of
 from .compiled.network import Floats
-from .compiled.products import WIDTH
+from .compiled.products import WIDTH, memory
 from .compiled.structure import can_be_compiled
 from .compiled.windows import MADE, OUT_HEIGHT, OUT_WIDTH, Table
 from .threads import Threads
@@ -58,8 +58,9 @@ class _Convolve(torch.autograd.Function):
     ) -> torch.Tensor:
         flat, biases = _joined(parameters[::2]), _joined(parameters[1::2])
         count, table = len(rows_B), seen.table_L_14
-        work = np.empty((count, table[:, MADE].sum()), np.float32)
-        outputs_B_F = np.empty((count, table[-1, MADE]), np.float32)
+        made, features = int(table[:, MADE].sum()), int(table[-1, MADE])
+        work = memory(count * made).reshape(count, made)
+        outputs_B_F = memory(count * features).reshape(count, features)
 
         def see_to(part: slice) -> None:
             rows, own = rows_B[part].numpy(), work[part].ravel()

@@ -23,7 +23,7 @@ from .mixtures import (
     add_parted_products,
 )
 from .network import Floats
-from .products import HEIGHT, ONCE, WIDTH, add_product, even
+from .products import HEIGHT, ONCE, WIDTH, even, multiply
 
 _BLOCK = 48
 """Terms of a product that are summed at a time: their weights stay in the core's first cache."""
@@ -83,7 +83,7 @@ def backward(features_M_F, rows_B, scale, actor, hidden_2_N_W, slopes_B_K, gradi
     """
     below, above = hidden_2_N_W[0].ravel(), hidden_2_N_W[1].ravel()
     width, terms, one = len(actor.bias_W), slopes_B_K.size, np.float32(1)
-    slopes, passed = np.empty(terms * width, np.float32), np.zeros(terms * width, np.float32)
+    slopes, passed = np.empty(terms * width, np.float32), np.empty(terms * width, np.float32)
     score_W, of_score_W, said = actor.score_1_W[0], gradient.score_1_W[0], slopes_B_K.ravel()
     total, totals_W = 0.0, np.zeros(width)  # with twice the digits, as terms cancel each other
     for n in range(terms):
@@ -100,8 +100,8 @@ def backward(features_M_F, rows_B, scale, actor, hidden_2_N_W, slopes_B_K, gradi
     crossed, tall = (ONCE, ONCE, (width, 1)), even(terms, HEIGHT)
     for v in range(0, width, WIDTH):
         for n in range(0, terms, tall):
-            add_product(
-                min(tall, terms - n), passed, (n * width + v, width),
+            multiply(
+                min(tall, terms - n), False, passed, (n * width + v, width),
                 slopes, (n * width, width), crossed, weights, (v, width),
             )  # fmt: skip
     for i in range(len(passed)):
@@ -198,8 +198,8 @@ def _pass(below, inputs, weights, numbers, bias_W, above):  # type: ignore[no-un
     tall = even(rows, HEIGHT)
     for w in range(0, width, WIDTH):
         for n in range(0, rows, tall):
-            add_product(
-                min(tall, rows - n), above, (n * width + w, width),
+            multiply(
+                min(tall, rows - n), True, above, (n * width + w, width),
                 below, (n * inputs, inputs), loops, weights, (w * numbers, WIDTH),
             )  # fmt: skip
 
@@ -220,8 +220,8 @@ def _owe(slopes, width, below, inputs, of_weights, numbers):  # type: ignore[no-
     tall = even(width, HEIGHT)
     for i in range(0, inputs, WIDTH):
         for w in range(0, width, tall):
-            add_product(
-                min(tall, width - w), of_weights, (w * numbers + i, numbers),
+            multiply(
+                min(tall, width - w), True, of_weights, (w * numbers + i, numbers),
                 slopes, (w, 1), loops, below, (i, inputs),
             )  # fmt: skip
 

@@ -16,7 +16,7 @@ from numba import njit
 
 from . import winograd
 from .network import Floats
-from .products import HEIGHT, LANES, ONCE, WIDTH, add_product, even
+from .products import HEIGHT, LANES, ONCE, WIDTH, even, memory, multiply
 from .windows import (
     ACROSS,
     CHANNELS,
@@ -92,9 +92,6 @@ def forward(images_M_D, rows_B, scale, weights, biases, table_L_14, work, output
                 winograd.convolve(below, first == 0, n, weights_X, bias_O, layer, above, room.more)
             else:
                 _convolve(below, n, weights_X, bias_O, layer, above)
-            for p in range(len(above)):
-                if above[p] < np.float32(0):  # which a NaN is not: it stays one
-                    above[p] = np.float32(0)
             first, bias = first + layer[TURNED], bias + filters
             begin += rows * layer[MADE]
             below = above
@@ -208,7 +205,7 @@ def room_for(size: int, table_L_14: Table) -> Room:
         made = layer[OUT_HEIGHT], layer[OUT_WIDTH]
         more.append(winograd.room_for(depth, layer[FILTERS], made, layer[SIDES]))
     counts = images * size + LANES, images * most, images * most, turned, turned, max(more)
-    return Room(images, *(np.empty(count, np.float32) for count in counts))
+    return Room(images, *map(memory, counts))
 
 
 @njit(cache=True, nogil=True)
@@ -302,7 +299,7 @@ def _tiles(n, layer):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _convolve(below, n, weights, bias_O, layer, above):  # type: ignore[no-untyped-def]
-    """Write what a layer makes."""
+    """Write what a layer makes, and a relu of that."""
     channels, filters = layer[CHANNELS], layer[FILTERS]
     loops = (
         ONCE,
@@ -314,10 +311,13 @@ def _convolve(below, n, weights, bias_O, layer, above):  # type: ignore[no-untyp
             above[p + f] = bias_O[f]
     for rows, pixel, corner, out_step, in_step in _tiles(n, layer):
         for f in range(0, filters, WIDTH):
-            add_product(
-                rows, above, (pixel * filters + f, out_step * filters),
+            multiply(
+                rows, True, above, (pixel * filters + f, out_step * filters),
                 below, (corner, in_step), loops, weights, (f, filters),
             )  # fmt: skip
+    for p in range(len(above)):
+        if above[p] < np.float32(0):  # which a NaN is not: it stays one
+            above[p] = np.float32(0)
 
 
 @njit(cache=True, nogil=True)
@@ -328,7 +328,7 @@ def _through(above, slopes, of_bias_O):  # type: ignore[no-untyped-def]
     filters, one = len(of_bias_O), np.ones(1, np.float32)
     loops = (ONCE, ONCE, (len(above) // filters, 0))
     for f in range(0, filters, WIDTH):  # the sum over all pixels
-        add_product(1, of_bias_O, (f, 0), one, (0, 0), loops, slopes, (f, filters))
+        multiply(1, True, of_bias_O, (f, 0), one, (0, 0), loops, slopes, (f, filters))
 
 
 @njit(cache=True, nogil=True)
@@ -345,8 +345,8 @@ def _weigh(below, slopes, n, layer, of_weights):  # type: ignore[no-untyped-def]
     for row in range(layer[ROWS]):
         for t in range(0, run, tall):
             for f in range(0, filters, WIDTH):
-                add_product(
-                    min(tall, run - t), of_weights, ((row * run + t) * filters + f, filters),
+                multiply(
+                    min(tall, run - t), True, of_weights, ((row * run + t) * filters + f, filters),
                     below, (row * in_row + t, 1), loops, slopes, (f, filters),
                 )  # fmt: skip
 
@@ -362,8 +362,8 @@ def _pass(slopes, n, weights, layer, passed):  # type: ignore[no-untyped-def]
     for rows, pixel, corner, out_step, in_step in _tiles(n, layer):
         for row in range(layer[ROWS]):
             for c in range(0, run, WIDTH):
-                add_product(
-                    rows, passed, (corner + row * in_row + c, in_step),
+                multiply(
+                    rows, True, passed, (corner + row * in_row + c, in_step),
                     slopes, (pixel * filters, out_step * filters), loops,
                     weights, (row * run + c, layer[ROWS] * run),
                 )  # fmt: skip

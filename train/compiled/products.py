@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import product as pairs
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from ...envs import fresh  # noqa: F401
 
@@ -28,7 +30,7 @@ HEIGHT = 12 if LANES == 16 else 3
 """Most rows of a tile: with these, it takes most of the core's registers and leaves some."""
 VECTORS = WIDTH // LANES
 ONCE = 1, 0
-"""A loop of `add_product` that is none."""
+"""A loop of `multiply` that is none."""
 
 INT, _LANE, _FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
 VECTOR = ir.VectorType(_FLOAT, LANES)
@@ -37,14 +39,14 @@ _FIRST = ir.Constant(ir.VectorType(_LANE, LANES), None)
 
 
 @njit(cache=True, nogil=True)
-def add_product(rows, product, into, left, of_left, loops, right, of_right):  # type: ignore[no-untyped-def]
-    """Add left times right to `WIDTH` columns of a product.
+def multiply(rows, adds, product, into, left, of_left, loops, right, of_right):  # type: ignore[no-untyped-def]
+    """Write left times right to `WIDTH` columns of a product, or add it to them.
 
     Each matrix is part of a flat array of float32: of the product and of the right, every row is
     one run of numbers; a row of the left lies as three loops, one within the other, run through
     it. So with `(start, step)` where the first row lies and how far it is from one to the next,
 
-        product[start + step * r + c] += sum over i, j, k of
+        product[start + step * r + c] = sum over i, j, k of
             left[start_left + step_left * r + step_i * i + step_j * j + step_k * k]
             * right[start_right + step_right * n + c]
 
@@ -52,7 +54,8 @@ def add_product(rows, product, into, left, of_left, loops, right, of_right):  # 
 
     Args:
         rows: How many r there are, from 1 to `HEIGHT`.
-        product: The array that is added to.
+        adds: Whether to add to what is there, which is not read otherwise.
+        product: The array that is written to.
         into: Start and step of the product.
         left: An array.
         of_left: Start and step of the left.
@@ -60,7 +63,7 @@ def add_product(rows, product, into, left, of_left, loops, right, of_right):  # 
         right: An array.
         of_right: Start and step of the right.
     """
-    _add_product(rows, product, into, left, of_left, loops, right, of_right)  # type: ignore[call-arg]
+    _multiply(rows, adds, product, into, left, of_left, loops, right, of_right)  # type: ignore[call-arg]
 
 
 @njit(inline="always")
@@ -76,8 +79,8 @@ def even(count, most):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _add_product(typing, rows, product, into, left, of_left, loops, right, of_right):  # type: ignore[no-untyped-def]
-    """Write the code of `add_product`."""
+def _multiply(typing, rows, adds, product, into, left, of_left, loops, right, of_right):  # type: ignore[no-untyped-def]
+    """Write the code of `multiply`."""
 
     def write(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
         def matrix(array: int, place: int) -> tuple[Any, Any]:
@@ -85,8 +88,8 @@ def _add_product(typing, rows, product, into, left, of_left, loops, right, of_ri
             numbers = pointer(context, builder, signature, values, array)
             return builder.gep(numbers, [start]), step
 
-        (target, step), (left, row_step), (right, right_step) = map(matrix, (1, 3, 6), (2, 4, 7))
-        loops = [unpack(builder, loop, 2) for loop in unpack(builder, values[5], 3)]
+        (target, step), (left, row_step), (right, right_step) = map(matrix, (2, 4, 7), (3, 5, 8))
+        loops = [unpack(builder, loop, 2) for loop in unpack(builder, values[6], 3)]
 
         def tile(height: int) -> None:
             lefts = rows_of(builder, left, row_step, height)
@@ -104,12 +107,28 @@ def _add_product(typing, rows, product, into, left, of_left, loops, right, of_ri
                 return repeat(builder, count, turn, offset, right, *sums)[1:]
 
             _, *sums = nest(0, INT(0), right, *[ZERO] * (height * VECTORS))
-            add_to(builder, rows_of(builder, target, step, height), sums)
+            targets = rows_of(builder, target, step, height)
+            with builder.if_else(values[1]) as (to_add, to_write):
+                with to_add:
+                    add_to(builder, targets, sums)
+                with to_write:
+                    write_to(builder, targets, sums)
 
         for_each_case(builder, values[0], HEIGHT, tile)
         return context.get_dummy_value()
 
-    return types.void(rows, product, into, left, of_left, loops, right, of_right), write
+    of_arguments = rows, types.boolean, product, into, left, of_left, loops, right, of_right
+    return types.void(*of_arguments), write
+
+
+def memory(count: int) -> NDArray[np.float32]:
+    """Return room for numbers, which begins where a vector of a register's size may.
+
+    Elsewhere, each vector lies in two lines of the core's cache.
+    """
+    room = np.empty(count + LANES, np.float32)
+    begin = -room.ctypes.data % (LANES * room.itemsize) // room.itemsize
+    return room[begin : begin + count]
 
 
 # What the code of tiles is written with
@@ -175,11 +194,17 @@ def added(builder: Any, sums: Sequence[Any], factors: Iterable[tuple[Any, Any]])
 
 
 def add_to(builder: Any, rows: Sequence[Any], sums: Sequence[Any]) -> None:
-    """Add sums to rows of a product."""
-    count = len(sums) // len(rows)
-    for r, row in enumerate(rows):
-        for v, before in enumerate(load(builder, row, count)):
-            store(builder, row, v, builder.fadd(before, sums[r * count + v]))
+    """Add sums to rows of a product, one after the other: they may lie upon each other."""
+    for row, own in zip(rows, _shared(sums, len(rows)), strict=True):
+        before = load(builder, row, len(own))
+        write_to(builder, [row], list(map(builder.fadd, before, own)))
+
+
+def write_to(builder: Any, rows: Sequence[Any], sums: Sequence[Any]) -> None:
+    """Write sums to rows of a product."""
+    for row, own in zip(rows, _shared(sums, len(rows)), strict=True):
+        for v, total in enumerate(own):
+            store(builder, row, v, total)
 
 
 def store(builder: Any, row: Any, v: int, vector: Any) -> None:
@@ -189,3 +214,9 @@ def store(builder: Any, row: Any, v: int, vector: Any) -> None:
 
 def _vector_at(builder: Any, row: Any, v: int) -> Any:
     return builder.bitcast(builder.gep(row, [INT(v * LANES)]), VECTOR.as_pointer())
+
+
+def _shared(values: Sequence[Any], rows: int) -> list[Sequence[Any]]:
+    """Return what is of each row."""
+    count = len(values) // rows
+    return [values[r * count : (r + 1) * count] for r in range(rows)]

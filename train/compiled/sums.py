@@ -5,8 +5,8 @@ nor that one which looks for a number may look at many at once; so both are in i
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
-from typing import Any
+from itertools import chain, product
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -23,8 +23,8 @@ from .products import (
     pointer,
     repeat,
     rows_of,
-    store,
     unpack,
+    write_to,
 )
 
 Matrix = Sequence[Sequence[float]]
@@ -51,31 +51,50 @@ def are_zero(typing, vectors, source, start):  # type: ignore[no-untyped-def]
     return types.boolean(vectors, source, start), write
 
 
-def summing(*kinds: tuple[Matrix, bool]) -> Any:
-    """Return what sums up squares of vectors, first along their rows, then along their columns.
+class Kind(NamedTuple):
+    """What is done with a square of vectors."""
 
-    Args:
-        kinds: Of sums. Each has a matrix, of which a row is a sum, and whether sums are added to
-            what is there.
-    """
+    matrix: Matrix
+    """Each of its rows is a sum of a line of vectors."""
+    adds: bool = False
+    """Whether sums are added to what is there."""
+    ends_layer: bool = False
+    """Whether a bias is added to sums, and a relu follows; a NaN stays one."""
+
+
+def summing(*kinds: Kind) -> Any:
+    """Return what sums up squares of vectors, first along their rows, then along their columns."""
 
     @intrinsic
-    def sums(typing, kind, vectors, source, of_source, target, of_target):  # type: ignore[no-untyped-def]
+    def sums(typing, kind, vectors, source, of_source, target, of_target, beyond, bias):  # type: ignore[no-untyped-def]
         """Write vectors of each sum of a kind, which are counted from 1 on.
 
         Where source and target lie is said as where the first vector does, and the steps down and
-        across.
+        across; and if a square may end before, how many vectors it has down and across, where the
+        others are read and written `beyond`.
         """
 
         def write(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
+            def numbers(array: int) -> Any:
+                return pointer(context, builder, signature, values, array)
+
             def square(array: int, place: int, side: int) -> list[list[Any]]:
-                start, down, across = unpack(builder, values[place], 3)
-                numbers = pointer(context, builder, signature, values, array)
-                rows = rows_of(builder, builder.gep(numbers, [start]), down, side)
-                return [rows_of(builder, row, across, side) for row in rows]
+                begin, down, across, *ends = unpack(
+                    builder, values[place], signature.args[place].count
+                )
+                rows = rows_of(builder, builder.gep(numbers(array), [begin]), down, side)
+                found = [rows_of(builder, row, across, side) for row in rows]
+                for i, j in product(range(side), repeat=2) if ends else ():
+                    is_row, is_column = (
+                        builder.icmp_signed("<", INT(k), end)
+                        for k, end in zip((i, j), ends, strict=True)
+                    )
+                    inside = builder.and_(is_row, is_column)
+                    found[i][j] = builder.select(inside, found[i][j], numbers(6))
+                return found
 
             def of_kind(number: int) -> None:
-                matrix, adds = kinds[number - 1]
+                matrix, adds, ends_layer = kinds[number - 1]
                 seen, made = square(2, 3, len(matrix[0])), square(4, 5, len(matrix))
 
                 def turn(offset: Any) -> list[Any]:
@@ -84,13 +103,13 @@ def summing(*kinds: tuple[Matrix, bool]) -> Any:
 
                     lines = [_along(builder, matrix, map(vector, row)) for row in seen]
                     columns = [_along(builder, matrix, line) for line in zip(*lines, strict=True)]
-                    totals = chain.from_iterable(zip(*columns, strict=True))
+                    totals = list(chain.from_iterable(zip(*columns, strict=True)))
+                    if ends_layer:
+                        added = vector(numbers(7))
+                        totals = [_relu(builder, builder.fadd(total, added)) for total in totals]
+                    keep = add_to if adds else write_to
                     for at, total in zip(chain.from_iterable(made), totals, strict=True):
-                        place = builder.gep(at, [offset])
-                        if adds:
-                            add_to(builder, [place], [total])
-                        else:
-                            store(builder, place, 0, total)
+                        keep(builder, [builder.gep(at, [offset])], [total])
                     return [builder.add(offset, INT(LANES))]
 
                 repeat(builder, values[1], turn, INT(0))
@@ -98,9 +117,14 @@ def summing(*kinds: tuple[Matrix, bool]) -> Any:
             for_each_case(builder, values[0], len(kinds), of_kind)
             return context.get_dummy_value()
 
-        return types.void(kind, vectors, source, of_source, target, of_target), write
+        of_arguments = kind, vectors, source, of_source, target, of_target, beyond, bias
+        return types.void(*of_arguments), write
 
     return sums
+
+
+def _relu(builder: Any, vector: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", vector, ZERO), ZERO, vector)
 
 
 def _along(builder: Any, matrix: Matrix, line: Iterable[Any]) -> list[Any]:

@@ -8,8 +8,9 @@ channels and filters the 16 multiplications are products of matrices, and so are
 back, on which each sum is gone through from its other end (Lavin and Gray, 2016, arXiv:1509.09308;
 the points are 0, 1, -1 and infinity).
 
-Planes have, for each of the 16, as many rows of numbers as there are tiles of 4 x 4 cells. Behind
-each is room for one vector more, as the last one of a row need not be a whole one.
+Planes have, for each of the 16, as many rows of numbers as there are tiles of 4 x 4 cells, those of
+one column of all images after those of another. Behind each is room for one vector more, as the
+last one of a row need not be a whole one.
 """
 
 import math
@@ -18,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from .products import HEIGHT, LANES, ONCE, WIDTH, add_product, even
-from .sums import Matrix, are_zero, summing
+from .products import HEIGHT, LANES, ONCE, WIDTH, even, multiply
+from .sums import Kind, Matrix, are_zero, summing
 from .windows import (
     CHANNELS,
     DOWN,
@@ -34,8 +35,6 @@ from .windows import (
 
 _SIDE = 4
 _PLANES = _SIDE**2
-_EVERY = 5
-"""The plane that is added as it is to all that a tile makes."""
 _GAIN = 0.75
 """At most so many of the multiplications may be left, or the sums take what is gained."""
 _LEAST = 16
@@ -80,6 +79,21 @@ class _Cells(NamedTuple):
     """Rows of tiles of an image."""
     across: int
     """Tiles of such a row."""
+
+
+class _Part(NamedTuple):
+    """Rows of tiles that are seen to at a time: the first rows of all images come first."""
+
+    images: int
+    first: int
+    """The first row."""
+    rows: int
+    """How many."""
+    tiles: int
+    lines: int
+    """Of the lines of planes, so many: the last line is for what would lie below an image."""
+    short: int
+    """So many tiles have no last column of planes, as that is for what would lie beside it."""
 
 
 def sides_of(
@@ -153,18 +167,18 @@ def spread_weights(weights, layer, is_forward, planes):  # type: ignore[no-untyp
         planes: Takes them, of channels x filters forward, else of filters x channels.
     """
     count = 1 if is_forward else layer[FILTERS]
-    _spread(weights, _of_weights(layer, is_forward), 0, count, planes)
+    _spread(weights, _of_weights(layer, is_forward), _whole(count), planes)
 
 
 @njit(cache=True, nogil=True)
 def gather_weights(planes, layer, of_weights):  # type: ignore[no-untyped-def]
     """Write the gradient with respect to weights, which lie as they do forward."""
-    _gather(planes, _of_weights(layer, True), 0, 1, of_weights)
+    _gather(planes, _of_weights(layer, True), _whole(1), of_weights, of_weights)
 
 
 @njit(cache=True, nogil=True)
 def convolve(below, are_cells, n, planes, bias_O, layer, above, room):  # type: ignore[no-untyped-def]
-    """Write what a layer makes of n images.
+    """Write what a layer makes of n images, and a relu of that.
 
     Args:
         below: The images, and room for a vector behind them.
@@ -179,18 +193,15 @@ def convolve(below, are_cells, n, planes, bias_O, layer, above, room):  # type: 
     seen, made = _of_layer(layer, are_cells)
     depth, filters = seen.runs * seen.run, made.run
     of_seen, of_made = _halves(room)
-    rows, most = n * seen.down, max(1, _TILES // seen.across)
-    for row in range(0, rows, most):
-        count = min(most, rows - row)
-        tiles = count * seen.across
-        _spread(below, seen, row, count, of_seen)
-        plane = tiles * filters + LANES
-        of_made[: _PLANES * plane] = 0
-        for t in range(tiles):
-            for f in range(filters):
-                of_made[_EVERY * plane + t * filters + f] = bias_O[f]
-        _add_products((tiles, depth, filters), of_seen, (depth, 1), planes, of_made)
-        _gather(of_made, made, row, count, above)
+    for part in _parts(n, made):
+        _spread(below, seen, part, of_seen)
+        for p in range(_PLANES):
+            _multiply(
+                (_tiles_of(part, p), depth, filters), False,
+                of_seen, (_start(p, part.tiles, depth), depth, 1),
+                planes, _start(p, depth, filters), of_made, _start(p, part.tiles, filters),
+            )  # fmt: skip
+        _gather(of_made, made, part, bias_O, above)
     _clear(below, seen, made, n, bias_O, above)
 
 
@@ -212,22 +223,29 @@ def go_back(below, are_cells, slopes, n, planes, layer, of_weights, passed, room
     seen, made = _of_layer(layer, are_cells)
     depth, filters = seen.runs * seen.run, made.run
     of_seen, of_made = _halves(room)
-    rows, most = n * seen.down, max(1, _TILES // seen.across)
-    for row in range(0, rows, most):
-        count = min(most, rows - row)
-        tiles = count * seen.across
-        _spread(below, seen, row, count, of_seen)
-        _spread(slopes, made, row, count, of_made)
-        _add_products((depth, tiles, filters), of_seen, (1, depth), of_made, of_weights)
+    for part in _parts(n, made):
+        _spread(below, seen, part, of_seen)
+        _spread(slopes, made, part, of_made)
+        for p in range(_PLANES):
+            tiles, of_plane = _tiles_of(part, p), _start(p, depth, filters)
+            at_seen, at_made = _start(p, part.tiles, depth), _start(p, part.tiles, filters)
+            _multiply(
+                (depth, tiles, filters), True,
+                of_seen, (at_seen, 1, depth), of_made, at_made, of_weights, of_plane,
+            )  # fmt: skip
+            if len(passed) > 0:
+                _multiply(
+                    (tiles, filters, depth), False,
+                    of_made, (at_made, filters, 1), planes, of_plane, of_seen, at_seen,
+                )  # fmt: skip
+                of_seen[at_seen + tiles * depth :][: (part.tiles - tiles) * depth] = 0
         if len(passed) > 0:
-            of_seen[: _PLANES * (tiles * depth + LANES)] = 0
-            _add_products((tiles, filters, depth), of_made, (filters, 1), planes, of_seen)
-            _gather(of_seen, seen, row, count, passed)
+            _gather(of_seen, seen, part, passed, passed)
 
 
 @njit(cache=True, nogil=True)
 def _clear(below, seen, made, n, bias_O, above):  # type: ignore[no-untyped-def]
-    """Write the bias alone where filters see nothing but zeros.
+    """Write the relu of the bias alone where filters see nothing but zeros.
 
     What lies beside them has been summed with them, and leaves something of the size of its last
     digit; where there is no bias, a relu would pass the half of it, and its slope as a whole.
@@ -250,7 +268,8 @@ def _clear(below, seen, made, n, bias_O, above):  # type: ignore[no-untyped-def]
                 if is_night:
                     pixel = b * made.size + row * made.row + column * made.run
                     for f in range(made.run):  # a weight that is no number is not hidden
-                        above[pixel + f] = bias_O[f] + np.float32(0) * above[pixel + f]
+                        alone = bias_O[f] + np.float32(0) * above[pixel + f]
+                        above[pixel + f] = np.float32(0) if alone < np.float32(0) else alone
 
 
 @njit
@@ -306,103 +325,124 @@ def _of_weights(layer, is_forward):  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
+@njit
+def _parts(n, made):  # type: ignore[no-untyped-def]
+    """Go over the tiles of images, at most `_TILES` at a time if a row has not more."""
+    rows, most = n * made.down, max(1, _TILES // made.across)
+    short = made.width % made.side > 0
+    edge = n * (made.down - 1) if made.height % made.side > 0 else rows
+    for begin, end, lines in ((0, edge, _SIDE), (edge, rows, _SIDE - 1)):
+        for row in range(begin, end, most):
+            count = min(most, end - row)
+            yield _Part(n, row, count, count * made.across, lines, count if short else 0)
+
+
+@njit
+def _whole(images):  # type: ignore[no-untyped-def]
+    """Return the part that is all there is of images of one tile."""
+    return _Part(images, 0, images, images, _SIDE, 0)
+
+
+@njit
+def _tiles_of(part, p):  # type: ignore[no-untyped-def]
+    """Return how many tiles a plane has, which come first in it."""
+    if p // _SIDE >= part.lines:
+        return 0
+    return part.tiles - part.short if p % _SIDE == _SIDE - 1 else part.tiles
+
+
+@njit
+def _start(p, rows, columns):  # type: ignore[no-untyped-def]
+    """Return where a plane lies."""
+    return p * (rows * columns + LANES)
+
+
 @njit(cache=True, nogil=True)
-def _add_products(sizes, left, steps, right, product):  # type: ignore[no-untyped-def]
-    """Add, in each plane, left times right to a product.
+def _multiply(sizes, adds, left, of_left, right, of_right, product, into):  # type: ignore[no-untyped-def]
+    """Write left times right, or add it.
 
     Args:
         sizes: Rows of the left, its columns, and those of the right.
-        left: Planes.
-        steps: Between two rows of the left, and between two columns.
-        right: Planes.
-        product: Planes.
+        adds: Whether to add to what is there.
+        left: A matrix in a flat array.
+        of_left: Where it lies, and how far it is from one row to the next, and of columns.
+        right: A matrix, row by row.
+        of_right: Where it lies.
+        product: Takes a matrix, row by row.
+        into: Where.
     """
     rows, terms, columns = sizes
+    if rows == 0 or terms == 0:
+        return
+    begin, down, across = of_left
     tall = even(rows, HEIGHT)
-    for p in range(_PLANES):
-        of_left, of_right = p * (rows * terms + LANES), p * (terms * columns + LANES)
-        into = p * (rows * columns + LANES)
-        for t in range(0, rows, tall):
-            for c in range(0, columns, WIDTH):
-                add_product(
-                    min(tall, rows - t), product, (into + t * columns + c, columns),
-                    left, (of_left + t * steps[0], steps[0]), (ONCE, ONCE, (terms, steps[1])),
-                    right, (of_right + c, columns),
-                )  # fmt: skip
+    for t in range(0, rows, tall):
+        for c in range(0, columns, WIDTH):
+            multiply(
+                min(tall, rows - t), adds, product, (into + t * columns + c, columns),
+                left, (begin + t * down, down), (ONCE, ONCE, (terms, across)),
+                right, (of_right + c, columns),
+            )  # fmt: skip
 
 
 # From cells to planes and back
 
 
 @njit(cache=True, nogil=True)
-def _spread(cells, of, row, count, planes):  # type: ignore[no-untyped-def]
+def _spread(cells, of, part, planes):  # type: ignore[no-untyped-def]
     """Write planes of some rows of tiles.
 
     Args:
-        cells: Images of them.
+        cells: Images of them. Beyond their edges are zeros.
         of: How they lie.
-        row: The first row of tiles, over all images.
-        count: How many rows.
+        part: Which rows of tiles.
         planes: Takes them; a tile is a row.
     """
-    across, depth = of.across, of.runs * of.run
-    plane = count * across * depth + LANES
+    depth = of.runs * of.run
+    plane = _start(1, part.tiles, depth)
     vectors = -(-of.run // LANES)  # what the last one has too many, the next run writes over
-    room = np.empty(of.side * of.side * depth + LANES, np.float32)
-    for tile in range(count * across):
-        start, rows, width = _tile(of, row + tile // across, tile % across)
-        source, first, line = cells, start, of.row
-        if rows * width < of.side * of.side * of.run:
-            source, first, line = room, 0, of.side * of.run
-            room[:] = 0
-            for r in range(rows * of.runs):
-                seen = cells[start + r * of.row :][:width]
-                kept = room[r * line :][:width]
-                for i in range(width):
-                    kept[i] = seen[i]
+    beyond = np.zeros(vectors * LANES, np.float32)
+    for tile in range(part.tiles):
+        at, rows, columns = _tile(of, part, tile)
         for run in range(of.runs):
-            at = first + run * line, of.runs * line, of.run
+            square = at + run * of.row, of.runs * of.row, of.run, rows, columns
             into = tile * depth + run * of.run, _SIDE * plane, plane
-            _spread_sums(of.sums, vectors, source, at, planes, into)
+            _spread_sums(of.sums, vectors, cells, square, planes, into, beyond, beyond)
 
 
 @njit(cache=True, nogil=True)
-def _gather(planes, of, row, count, cells):  # type: ignore[no-untyped-def]
-    """Do the reverse, where runs are whole vectors: add to what is seen, and write the rest."""
-    across, depth = of.across, of.runs * of.run
-    plane = count * across * depth + LANES
+def _gather(planes, of, part, bias, cells):  # type: ignore[no-untyped-def]
+    """Do the reverse, where runs are whole vectors: add to what is seen, and write the rest.
+
+    Args:
+        planes: As for `_spread`.
+        of: As for `_spread`.
+        part: As for `_spread`.
+        bias: Is added to what is made, a number for each filter.
+        cells: Take the sums.
+    """
+    depth = of.runs * of.run
+    plane = _start(1, part.tiles, depth)
     vectors = of.run // LANES
-    room = np.empty(of.side * of.side * depth, np.float32)
-    for tile in range(count * across):
-        start, rows, width = _tile(of, row + tile // across, tile % across)
-        target, first, line = cells, start, of.row
-        is_whole = rows * width == of.side * of.side * of.run
-        if not is_whole:
-            target, first, line = room, 0, of.side * of.run
-            room[:] = 0
+    beyond = np.zeros(of.run, np.float32)
+    for tile in range(part.tiles):
+        at, rows, columns = _tile(of, part, tile)
         for run in range(of.runs):
-            at = tile * depth + run * of.run, _SIDE * plane, plane
-            into = first + run * line, of.runs * line, of.run
-            _gather_sums(of.sums, vectors, planes, at, target, into)
-        if is_whole:
-            continue
-        for r in range(rows * of.runs):
-            made = cells[start + r * of.row :][:width]
-            kept = room[r * line :][:width]
-            for i in range(width):
-                made[i] = made[i] + kept[i] if of.sums == _SEEN else kept[i]
+            square = at + run * of.row, of.runs * of.row, of.run, rows, columns
+            begin = tile * depth + run * of.run, _SIDE * plane, plane
+            _gather_sums(of.sums, vectors, planes, begin, cells, square, beyond, bias)
 
 
 @njit
-def _tile(of, row, column):  # type: ignore[no-untyped-def]
-    """Return where a tile begins, its rows of cells, and the numbers of a run of such a row.
+def _tile(of, part, tile):  # type: ignore[no-untyped-def]
+    """Return where a tile begins, and how many rows and columns of cells it has.
 
     At the edge of an image, it has less of them than elsewhere.
     """
-    image, i = row // of.down, row % of.down * of.step
-    j = column * of.step
-    start = image * of.size + i * of.runs * of.row + j * of.run
-    return start, min(of.side, of.height - i), min(of.side, of.width - j) * of.run
+    row, j = part.first + tile % part.rows, tile // part.rows * of.step
+    image, i = row % part.images, row // part.images * of.step
+    begin = image * of.size + i * of.runs * of.row + j * of.run
+    return begin, min(of.side, of.height - i), min(of.side, of.width - j)
 
 
 def _turned(matrix: Matrix) -> Matrix:
@@ -410,12 +450,12 @@ def _turned(matrix: Matrix) -> Matrix:
 
 
 _spread_sums = summing(
-    (_OF_SEEN, False),
-    *((_turned(_OF_MADE[side]), False) for side in (2, 3)),
-    *((_OF_WEIGHTS[side], False) for side in (2, 3)),
+    Kind(_OF_SEEN),
+    *(Kind(_turned(_OF_MADE[side])) for side in (2, 3)),
+    *(Kind(_OF_WEIGHTS[side]) for side in (2, 3)),
 )
 _gather_sums = summing(
-    (_turned(_OF_SEEN), True),
-    *((_OF_MADE[side], False) for side in (2, 3)),
-    *((_turned(_OF_WEIGHTS[side]), False) for side in (2, 3)),
+    Kind(_turned(_OF_SEEN), adds=True),
+    *(Kind(_OF_MADE[side], ends_layer=True) for side in (2, 3)),
+    *(Kind(_turned(_OF_WEIGHTS[side])) for side in (2, 3)),
 )

@@ -4,21 +4,23 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
-from palaestra.train.compiled.products import HEIGHT, WIDTH, add_product
+from palaestra.train.compiled.products import HEIGHT, WIDTH, multiply
 
 STEPS = st.integers(0, 40)
 
 
 @given(
     rows=st.integers(1, HEIGHT),
+    adds=st.booleans(),
     loops=st.lists(st.tuples(st.integers(1, 5), STEPS), min_size=3, max_size=3),
     starts=st.tuples(STEPS, STEPS, STEPS),
     row_step=STEPS,
     gap=STEPS,
     seed=st.integers(0, 2**32 - 1),
 )
-def test_a_tile_is_the_product_of_what_the_steps_lead_to(
+def test_a_tile_is_or_takes_the_product_of_what_the_steps_lead_to(
     rows: int,
+    adds: bool,
     loops: list[tuple[int, int]],
     starts: tuple[int, int, int],
     row_step: int,
@@ -39,10 +41,14 @@ def test_a_tile_is_the_product_of_what_the_steps_lead_to(
         left[starts[1] :], (rows, *counts), tuple(4 * step for step in (row_step, *steps))
     ).reshape(rows, terms)
     factors = right[starts[2] :].reshape(terms, apart)[:, :WIDTH]
+    tile = product[starts[0] :].reshape(rows, apart)[:, :WIDTH]
+    if not adds:
+        tile[:] = np.nan
     expected = product.astype(np.float64)
-    expected[starts[0] :].reshape(rows, apart)[:, :WIDTH] += seen @ factors.astype(np.float64)
-    add_product(
-        rows, product, (starts[0], apart), left, (starts[1], row_step), tuple(loops),
+    own = expected[starts[0] :].reshape(rows, apart)[:, :WIDTH]
+    own[:] = (own if adds else 0) + seen @ factors.astype(np.float64)
+    multiply(
+        rows, adds, product, (starts[0], apart), left, (starts[1], row_step), tuple(loops),
         right, (starts[2], apart),
     )  # fmt: skip
     np.testing.assert_allclose(product, expected, rtol=1e-5, atol=1e-4)
@@ -51,5 +57,5 @@ def test_a_tile_is_the_product_of_what_the_steps_lead_to(
 def test_rows_that_lie_upon_each_other_are_added_one_after_the_other() -> None:
     once, product = (1, 0), np.zeros(WIDTH + 1, np.float32)
     ones = np.ones(WIDTH, np.float32)
-    add_product(2, product, (0, 1), ones, (0, 0), (once, once, once), ones, (0, 0))
+    multiply(2, True, product, (0, 1), ones, (0, 0), (once, once, once), ones, (0, 0))
     assert product.tolist() == [1.0, *[2.0] * (WIDTH - 1), 1.0]

@@ -58,14 +58,6 @@ def test_sums_are_those_of_a_convolution(sides: int) -> None:
             np.testing.assert_array_equal(found, np.correlate(seen, weights))
 
 
-def test_one_plane_is_added_to_all_that_a_tile_makes() -> None:
-    for of_made in winograd._OF_MADE.values():
-        square = np.einsum("im,jn->ijmn", of_made, of_made)
-        planes = square.reshape(len(of_made) ** 2, 16)
-        ones = [p for p in range(16) if (planes[:, p] == 1).all()]
-        assert winograd._EVERY in ones
-
-
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(3, 14), st.integers(3, 14)),
     step=st.integers(1, 3),
@@ -126,7 +118,7 @@ def test_a_layer_is_what_it_is_in_torch(
     seen = torch.tensor(images, dtype=torch.float64, requires_grad=True)
     exact = torch.tensor(weights, dtype=torch.float64, requires_grad=True)
     expected = F.conv2d(seen, exact, torch.tensor(bias, dtype=torch.float64), step)
-    close(above.reshape(slopes.shape).transpose(0, 3, 1, 2), expected)
+    close(above.reshape(slopes.shape).transpose(0, 3, 1, 2), expected.relu())
 
     # Nobody asks what the first layer passes; what others see are filters.
     is_first = are_cells or channels % WIDTH > 0
