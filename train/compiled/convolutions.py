@@ -51,9 +51,10 @@ class Room(NamedTuple):
     seen: Floats
     """What the first layer sees."""
     slopes: Floats
-    """The gradient with respect to what a layer makes."""
+    """The gradient with respect to what a layer makes; forward, what it makes."""
     passed: Floats
-    """That with respect to what it sees, which the next layer on the way back makes."""
+    """That with respect to what it sees, which the next layer on the way back makes; forward, what
+    the next layer makes."""
     turned: Floats
     """Weights as they are multiplied by."""
     of_turned: Floats
@@ -84,17 +85,21 @@ def forward(images_M_D, rows_B, scale, weights, biases, table_L_14, work, output
         n = min(chunk, rows - start)
         _read(images_M_D, rows_B[start : start + n], scale, room.seen)
         below, first, bias, begin = room.seen, 0, 0, 0
+        made, more = room.slopes, room.passed  # in a cache: tiles are written here and there
         for layer in table_L_14:
             area, filters = layer[OUT_HEIGHT] * layer[OUT_WIDTH], layer[FILTERS]
-            above = work[begin + start * layer[MADE] :][: n * layer[MADE]]
+            above = made[: n * layer[MADE]]
             weights_X, bias_O = turned[first:], biases[bias : bias + filters]
             if layer[SIDES] > 0:
                 winograd.convolve(below, first == 0, n, weights_X, bias_O, layer, above, room.more)
             else:
                 _convolve(below, n, weights_X, bias_O, layer, above)
+            kept = work[begin + start * layer[MADE] :]
+            for p in range(len(above)):
+                kept[p] = above[p]
             first, bias = first + layer[TURNED], bias + filters
             begin += rows * layer[MADE]
-            below = above
+            below, made, more = made, more, made
         for b in range(n):
             for p in range(area):
                 for f in range(filters):
