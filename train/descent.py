@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from .compiled.adam import Adam, norm_of, step
-from .compiled.network import Floats
+from .compiled.adam import GRADIENT, take_steps
 from .compiled.structure import OTHER_STEPS, watched
 
 _MANY = 2**22
@@ -19,16 +19,15 @@ _TOLD = ("foreach", "capturable", "differentiable")
 """Options of torch's Adam that say how it is computed."""
 
 
-class _Place(NamedTuple):
-    """Where a parameter and what Adam knows of it lie in memory."""
+class _Places(NamedTuple):
+    """Where some parameters and what Adam knows of them lie in memory."""
 
-    address: int
-    values: Floats
-    means: Floats
-    squares: Floats
-    steps_1: Floats
-    rates: tuple[float, ...]
-    """The learning rate, both betas, eps and the weight decay."""
+    addresses: list[int]
+    """Of the parameters."""
+    tensors: list[torch.Tensor]
+    """What lies at the others."""
+    table_P_6: NDArray[np.int64]
+    rates_P_5: NDArray[np.float64]
 
 
 class Descent:
@@ -49,7 +48,7 @@ class Descent:
         self._optimizer, self._parameters = optimizer, list(parameters)
         self._on_cpu = all(p.device.type == "cpu" for p in self._parameters)
         self._groups = _groups_of(optimizer, self._parameters)
-        self._places: dict[nn.Parameter, _Place] = {}
+        self._places: _Places | None = None
 
     def clear(self) -> None:
         """Forget gradients."""
@@ -69,8 +68,11 @@ class Descent:
         learned = [p for p in self._parameters if p.grad is not None]
         gradients = [_laid_as(p) for p in learned]
         if self._groups is not None and all(g.layout is torch.strided for g in gradients):
-            arrays = [_flat(gradient) for gradient in gradients]
-            norm: Any = self._step_compiled(learned, arrays, self._groups, most)
+            places = self._places_of(learned, self._groups)
+            places.table_P_6[:, GRADIENT] = [gradient.data_ptr() for gradient in gradients]
+            norm: Any = take_steps(places.table_P_6, places.rates_P_5, most)
+            if not math.isfinite(norm):
+                self._forget_beginnings(learned)
         else:
             norm = self._step_in_torch(most)
         # So that who remembers what was made of a parameter sees that it is another one.
@@ -86,40 +88,36 @@ class Descent:
             self._optimizer.step()
         return float(norm)
 
-    def _step_compiled(
-        self,
-        learned: list[nn.Parameter],
-        gradients: list[Floats],
-        groups: dict[nn.Parameter, dict[str, Any]],
-        most: float,
-    ) -> float:
-        norm = math.hypot(*map(norm_of, gradients))
-        if not math.isfinite(norm):
-            return norm
-        factor = np.float32(min(most / (norm + 1e-6), 1.0))
-        for p, gradient in zip(learned, gradients, strict=True):
-            _, values, means, squares, steps_1, rates = self._place_of(p, groups[p])
-            steps_1 += 1
-            step(values, Adam(gradient, means, squares), factor, float(steps_1[0]), *rates)
-        return norm
+    def _forget_beginnings(self, learned: list[nn.Parameter]) -> None:
+        """Leave no memory of steps where none has been taken, as torch leaves none."""
+        for p in learned:
+            if self._optimizer.state[p]["step"] == 0:
+                del self._optimizer.state[p]
+        self._places = None
 
-    def _place_of(self, p: nn.Parameter, group: dict[str, Any]) -> _Place:
-        place = self._places.get(p)
-        if place is None or place.address != p.data_ptr():
-            state = self._optimizer.state[p]
+    def _places_of(
+        self, learned: list[nn.Parameter], groups: dict[nn.Parameter, dict[str, Any]]
+    ) -> _Places:
+        addresses = [p.data_ptr() for p in learned]
+        if self._places is not None and self._places.addresses == addresses:
+            return self._places
+        tensors, table, rates = [], [], []
+        for p in learned:
+            state, group = self._optimizer.state[p], groups[p]
             if not state:
                 state["step"] = torch.zeros((), dtype=torch.float32)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
-            rates = [group["lr"], *group["betas"], group["eps"], group["weight_decay"]]
-            self._places[p] = place = _Place(
-                p.data_ptr(),
-                _flat(p.detach()),
-                _flat(state["exp_avg"]),
-                _flat(state["exp_avg_sq"]),
-                _flat(state["step"]),
-                tuple(map(float, rates)),
-            )
-        return place
+            own = [state[name] for name in ("exp_avg", "exp_avg_sq", "step")]
+            tensors += own
+            table.append([p.data_ptr(), 0, *(tensor.data_ptr() for tensor in own), p.numel()])
+            rates.append([group["lr"], *group["betas"], group["eps"], group["weight_decay"]])
+        self._places = _Places(
+            addresses,
+            tensors,
+            np.array(table, np.int64).reshape(-1, 6),
+            np.array(rates, np.float64).reshape(-1, 5),
+        )
+        return self._places
 
 
 @contextmanager
@@ -146,7 +144,8 @@ def _groups_of(
     """Return the group of each parameter; None if the steps are none that are compiled."""
     groups = {p: group for group in optimizer.param_groups for p in group["params"]}
     plain = (
-        type(optimizer) is torch.optim.Adam
+        hasattr(take_steps, "get_overload")  # or Numba compiles nothing
+        and type(optimizer) is torch.optim.Adam
         and not watched(optimizer)
         and groups.keys() == set(parameters)
         and sum(p.numel() for p in parameters) < _MANY
@@ -184,9 +183,3 @@ def _laid_as(p: nn.Parameter) -> Any:
     if gradient.layout is torch.strided and p.is_contiguous() and not gradient.is_contiguous():
         p.grad = gradient = gradient.contiguous()
     return gradient
-
-
-def _flat(tensor: Any) -> Floats:
-    """Return the numbers of a tensor as an array of one axis that shares its memory."""
-    numbers: Floats = tensor.numpy().reshape(-1)
-    return numbers

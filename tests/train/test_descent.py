@@ -103,6 +103,33 @@ def test_what_is_not_compiled_is_left_to_torch(make: Any) -> None:
     same(mine, my, its, other)
 
 
+def test_where_numba_compiles_nothing_torch_takes_the_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parameters = made()
+    monkeypatch.setattr(descent, "take_steps", descent.take_steps.py_func)
+    assert Descent(torch.optim.Adam(parameters), parameters)._groups is None
+
+
+def test_what_has_begun_is_not_forgotten_where_a_step_is_not_finite() -> None:
+    parameters = made()
+    first, second = parameters[:2]
+    second.grad = None
+    optimizer = torch.optim.Adam(parameters)
+    steps = Descent(optimizer, parameters)
+    steps.step(0.5)
+    second.grad = torch.full_like(second, torch.nan)
+    steps.step(0.5)
+    assert optimizer.state[first]["step"] == 1
+    assert second not in optimizer.state
+    second.grad = torch.ones_like(second)
+    for p in parameters:
+        assert p.grad is not None
+        p.grad.fill_(1)
+    steps.step(0.5)
+    assert [float(optimizer.state[p]["step"]) for p in (first, second)] == [2, 1]
+
+
 def test_more_digits_are_left_to_torch() -> None:
     mine, its = made(dtype=torch.float64), made(dtype=torch.float64)
     my, other = torch.optim.Adam(mine), torch.optim.Adam(its)

@@ -1,11 +1,21 @@
 """Adam's steps, and the norm of gradients."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numba.np.numpy_support import carray
+from numpy.typing import NDArray
 
 from .network import Floats, fast
+
+VALUES, GRADIENT, MEANS, SQUARES, STEPS, SIZE = range(6)
+"""Columns of a table of parameters: where their numbers lie in memory, how many steps have been
+taken with them (one number), and how many numbers they have."""
 
 
 class Adam(NamedTuple):
@@ -66,3 +76,52 @@ def step(
         means[i] += rest1 * (slope - means[i])
         squares[i] = kept2 * squares[i] + rest2 * slope * slope
         parameters[i] -= stride * means[i] / (math.sqrt(squares[i]) * correction + floor)
+
+
+@fast
+def take_steps(table_P_6: NDArray[np.int64], rates_P_5: NDArray[np.float64], most: float) -> float:
+    """Shorten the gradient of some parameters, and take one of Adam's steps with each.
+
+    Args:
+        table_P_6: The parameters, of float32. Addresses are believed.
+        rates_P_5: The hyper-parameters of each, in the order that `step` takes them in.
+        most: The largest norm that the gradient as a whole may have.
+
+    Returns:
+        The norm that it had. If it is not finite, nothing has been changed.
+    """
+    squares = 0.0
+    for row in table_P_6:
+        squares += norm_of(_numbers(row[GRADIENT], row[SIZE])) ** 2
+    norm = math.sqrt(squares)
+    if not norm < np.inf:
+        return norm
+    factor = np.float32(min(most / (norm + 1e-6), 1.0))
+    for p in range(len(table_P_6)):
+        row, rates_5 = table_P_6[p], rates_P_5[p]
+        size, steps_1 = row[SIZE], _numbers(row[STEPS], 1)
+        steps_1[0] += np.float32(1)
+        adam = Adam(
+            _numbers(row[GRADIENT], size), _numbers(row[MEANS], size), _numbers(row[SQUARES], size)
+        )
+        step(
+            _numbers(row[VALUES], size), adam, factor, float(steps_1[0]),
+            rates_5[0], rates_5[1], rates_5[2], rates_5[3], rates_5[4],
+        )  # fmt: skip
+    return norm
+
+
+@fast
+def _numbers(address: int, count: int) -> Floats:
+    numbers: Floats = carray(_pointer(address), (count,), np.float32)  # type: ignore[call-arg]
+    return numbers
+
+
+@intrinsic
+def _pointer(typing, address):  # type: ignore[no-untyped-def]
+    """Return an address as a pointer."""
+
+    def write(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:
+        return builder.inttoptr(values[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), write
