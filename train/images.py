@@ -71,7 +71,7 @@ class _Convolve(torch.autograd.Function):
 
         ctx.parts = seen.threads.parts(count)
         seen.threads.each(see_to, ctx.parts)
-        ctx.seen, ctx.rows_B = seen, rows_B
+        ctx.seen, ctx.rows_B, ctx.flat = seen, rows_B, flat
         ctx.save_for_backward(torch.from_numpy(work), *parameters[::2])
         return torch.from_numpy(outputs_B_F)
 
@@ -80,7 +80,7 @@ class _Convolve(torch.autograd.Function):
     def backward(ctx: Any, slopes_B_F: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         seen, (said, *weights) = ctx.seen, ctx.saved_tensors
         work = said.numpy()
-        flat, slopes = _joined(weights), slopes_B_F.contiguous().numpy()
+        flat, slopes = ctx.flat, slopes_B_F.contiguous().numpy()
         sizes, filters = [w.numel() for w in weights], [len(w) for w in weights]
 
         def see_to(part: slice) -> tuple[Floats, Floats]:

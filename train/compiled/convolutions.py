@@ -123,6 +123,7 @@ def backward(images_M_D, rows_B, scale, weights, table_L_14, work, slopes_B_F, o
     """
     rows, chunk, of_biases = len(rows_B), room.images, of_both[1]
     turned, of_turned, slopes, passed = room.turned, room.of_turned, room.slopes, room.passed
+    below = room.seen
     _turn_all(weights, table_L_14, _BACKWARD, turned, room.more)
     of_turned[:], of_biases[:] = 0, 0
     for start in range(0, rows, chunk):
@@ -142,9 +143,11 @@ def backward(images_M_D, rows_B, scale, weights, table_L_14, work, slopes_B_F, o
             _through(above, slopes, of_biases[bias : bias + layer[FILTERS]])
             if k > 0:
                 under = table_L_14[k - 1, MADE]
-                below = work[begin - (rows - start) * under :]
+                kept = work[begin - (rows - start) * under :][: n * under]
+                for p in range(len(kept)):
+                    below[p] = kept[p]
             else:
-                under, below = 0, room.seen  # nobody asks for the gradient of an image
+                under = 0  # nobody asks for the gradient of an image
                 _read(images_M_D, rows_B[start : start + n], scale, below)
             into = passed[: n * under]
             into[:] = 0
@@ -209,7 +212,7 @@ def room_for(size: int, table_L_14: Table) -> Room:
         depth = layer[WEIGHTS] // (layer[SIDES] ** 2 * layer[FILTERS])
         made = layer[OUT_HEIGHT], layer[OUT_WIDTH]
         more.append(winograd.room_for(depth, layer[FILTERS], made, layer[SIDES]))
-    counts = images * size + LANES, images * most, images * most, turned, turned, max(more)
+    counts = images * most + LANES, images * most, images * most, turned, turned, max(more)
     return Room(images, *map(memory, counts))
 
 
