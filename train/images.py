@@ -1,4 +1,4 @@
-"""Compiled convolutions in torch's graph: those of stable-baselines3's NatureCNN."""
+"""Compiled layers in torch's graph: those of stable-baselines3's NatureCNN."""
 
 from collections.abc import Callable, Sequence
 from threading import local
@@ -10,6 +10,7 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from .compiled import dense
 from .compiled.convolutions import backward, forward, lay_out, room_for, row_of
 from .compiled.network import Floats
 from .compiled.products import WIDTH, memory
@@ -19,6 +20,8 @@ from .threads import Threads
 
 _SHARE = 8
 """Fewest images that are worth another thread."""
+_MANY = 2**18
+"""Fewest weights of a dense layer that are worth reading as they lie."""
 
 
 class _Own(local):
@@ -31,6 +34,14 @@ class _Own(local):
 
     def __init__(self, size: int, table_L_14: Table) -> None:
         self.room = room_for(size, table_L_14)
+        self._of_dense = memory(0)
+
+    def of_dense(self, inputs: int, outputs: int) -> Floats:
+        """Return memory for a dense layer."""
+        count = dense.room_for(inputs, outputs)
+        if len(self._of_dense) < count:
+            self._of_dense = memory(count)
+        return self._of_dense
 
 
 class _Images:
@@ -45,7 +56,7 @@ class _Images:
     def __init__(self, images: torch.Tensor, scale: float, table_L_14: Table) -> None:
         self.images_M_D = lay_out(images.numpy(), table_L_14)
         self.scale, self.table_L_14 = np.float32(scale), table_L_14
-        self.threads = Threads(_SHARE)
+        self.threads, self.tiles = Threads(_SHARE), Threads(1)
         self.own = _Own(self.images_M_D.shape[1], table_L_14)
 
 
@@ -100,6 +111,47 @@ class _Convolve(torch.autograd.Function):
         return tuple(gradients)
 
 
+class _Say(torch.autograd.Function):
+    """What a dense layer is told, its weights and biases in, what it says out."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, seen: _Images, told_B_I: torch.Tensor, *parameters: torch.Tensor
+    ) -> torch.Tensor:
+        tensors = told_B_I, *parameters
+        told, weights_O_I, bias_O = (tensor.detach().numpy() for tensor in tensors)
+        (outputs, inputs), count = weights_O_I.shape, len(told)
+        said_B_O = np.empty((count, outputs), np.float32)
+
+        def see_to(part: slice) -> None:
+            room = seen.own.of_dense(inputs, outputs)
+            dense.forward(told[part], weights_O_I.ravel(), bias_O, said_B_O[part], room)
+
+        seen.tiles.each(see_to, _in_tiles(seen.tiles, count))
+        ctx.seen = seen
+        ctx.save_for_backward(told_B_I, parameters[0])
+        return torch.from_numpy(said_B_O)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slopes_B_O: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        seen, (told_B_I, weights) = ctx.seen, ctx.saved_tensors
+        (outputs, inputs), flat = weights.shape, weights.numpy().ravel()
+        slopes, passed = slopes_B_O.contiguous().numpy(), None
+
+        def see_to(part: slice) -> None:
+            room = seen.own.of_dense(inputs, outputs)
+            dense.backward(slopes, flat, part.start, part.stop, passed_B_I, room)
+
+        if ctx.needs_input_grad[1]:
+            passed_B_I = np.empty(told_B_I.shape, np.float32)
+            seen.tiles.each(see_to, _in_tiles(seen.tiles, inputs))
+            passed = torch.from_numpy(passed_B_I)
+        of_weights = slopes_B_O.T @ told_B_I if ctx.needs_input_grad[2] else None
+        of_bias = slopes_B_O.sum(0) if ctx.needs_input_grad[3] else None
+        return None, passed, of_weights, of_bias
+
+
 def convolver(
     extractor: nn.Module, images: torch.Tensor, scale: float
 ) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -123,6 +175,7 @@ def convolver(
         return None
     seen = _Images(images, scale, table_L_14)
     convolve: Any = _Convolve.apply
+    say: Any = _Say.apply
 
     def read(rows_B: torch.Tensor) -> torch.Tensor:
         layers = _layers_of(extractor.cnn)  # which a hook of a gradient may have replaced
@@ -131,10 +184,37 @@ def convolver(
             in_torch: torch.Tensor = extractor(images.index_select(0, rows_B) * scale)
             return in_torch
         parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
-        made: torch.Tensor = extractor.linear(convolve(seen, rows_B, *parameters))
+        made: torch.Tensor = convolve(seen, rows_B, *parameters)
+        others: Any = extractor.linear
+        if _is_large(others, made):
+            first, others = others[0], others[1:]
+            made = say(seen, made, first.weight, first.bias)
+        made = others(made)
         return made
 
     return read
+
+
+def _in_tiles(threads: Threads, count: int) -> list[slice]:
+    """Return which of so many rows or columns each thread sees to: whole tiles of a product."""
+    parts = threads.parts(count // WIDTH)
+    return [slice(part.start * WIDTH, part.stop * WIDTH) for part in parts]
+
+
+def _is_large(layers: nn.Module, told_B_I: torch.Tensor) -> bool:
+    """Tell whether layers begin with a dense one that is compiled."""
+    if type(layers) is not nn.Sequential or len(layers) == 0:
+        return False
+    first: Any = layers[0]
+    return (
+        type(first) is nn.Linear
+        and first.bias is not None
+        and first.weight.numel() >= _MANY
+        and first.weight.shape == (len(first.bias), told_B_I.shape[1])
+        and first.weight.dtype is first.bias.dtype is torch.float32
+        and len(told_B_I) % WIDTH == 0
+        and told_B_I.shape[1] % WIDTH == 0
+    )
 
 
 def _joined(tensors: Sequence[torch.Tensor]) -> Floats:

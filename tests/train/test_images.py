@@ -24,10 +24,10 @@ def pictures(count: int, *shape: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, *shape), dtype=torch.uint8)
 
 
-def network(*layers: nn.Module, space: spaces.Box = SPACE) -> NatureCNN:
+def network(*layers: nn.Module, space: spaces.Box = SPACE, features: int = 4) -> NatureCNN:
     """Return a NatureCNN, of other layers if some are given."""
     torch.manual_seed(0)
-    made = NatureCNN(space, features_dim=4)
+    made = NatureCNN(space, features_dim=features)
     if layers:
         made.cnn, made.linear = nn.Sequential(*layers), nn.Sequential()
     return made
@@ -72,6 +72,58 @@ def is_chance(made: NatureCNN, seen: torch.Tensor) -> bool:
 def test_natures_network_is_what_it_is_in_torch(shape: tuple[int, int, int]) -> None:
     space = spaces.Box(0, 255, shape, np.uint8)
     compare(network(space=space), pictures(30, *shape), torch.randperm(30)[:25])
+
+
+@pytest.fixture
+def large() -> NatureCNN:
+    """Return a NatureCNN with a dense layer that is compiled."""
+    return network(space=spaces.Box(0, 255, (4, 84, 84), np.uint8), features=100)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("count", [32, 64, 96, 33])
+def test_a_large_dense_layer_is_what_it_is_in_torch(large: NatureCNN, count: int) -> None:
+    compare(large, pictures(40, 4, 84, 84), torch.randint(0, 40, (count,)))
+
+
+@pytest.mark.parametrize("frozen", ["weight", "bias", "cnn"])
+def test_a_large_dense_layer_may_be_frozen(large: NatureCNN, frozen: str) -> None:
+    part = large.cnn if frozen == "cnn" else getattr(large.linear[0], frozen)
+    part.requires_grad_(requires_grad=False)
+    seen, rows_B = pictures(32, 4, 84, 84), torch.arange(32)
+    read = convolver(large, seen, 1 / 255)
+    assert read is not None
+    read(rows_B).sum().backward()
+    found = [p.grad for p in large.parameters()]
+    large.zero_grad()
+    large(seen / 255).sum().backward()
+    for mine, p in zip(found, large.parameters(), strict=True):
+        assert (mine is None) == (p.grad is None)
+        if mine is not None:
+            torch.testing.assert_close(mine, p.grad, rtol=1e-4, atol=1e-4)
+
+
+DENSE: dict[str, Callable[[], nn.Module]] = {
+    "none": nn.Sequential,
+    "one": lambda: nn.Sequential(nn.Linear(3136, 100)),
+    "no bias": lambda: nn.Sequential(nn.Linear(3136, 100, bias=False), nn.ReLU()),
+    "normalised": lambda: nn.Sequential(nn.LayerNorm(3136), nn.Linear(3136, 100)),
+    "parametrised": lambda: nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(3136, 100)), nn.ReLU()
+    ),
+    "no sequence": lambda: nn.Linear(3136, 100),
+}
+
+
+@pytest.mark.parametrize("make", DENSE.values(), ids=DENSE)
+def test_what_follows_convolutions_may_be_any(
+    large: NatureCNN, make: Callable[[], nn.Module]
+) -> None:
+    large.linear = make()
+    read = convolver(large, seen := pictures(32, 4, 84, 84), 1 / 255)
+    assert read is not None
+    found = read(torch.arange(32))
+    torch.testing.assert_close(found, large(seen / 255), rtol=1e-4, atol=1e-5)
 
 
 @st.composite
