@@ -14,7 +14,7 @@ from .compiled.choices import Actor, backward, forward
 from .compiled.network import Floats
 from .compiled.products import WIDTH
 from .compiled.structure import can_be_compiled
-from .threads import Threads
+from .threads import Threads, parts_of
 
 _SHARE = 16
 """Fewest rows that are worth another thread."""
@@ -31,7 +31,7 @@ class _Choices:
 
     def __init__(self, features_M_F: torch.Tensor, choices: int) -> None:
         self.features_M_F: Floats = features_M_F.contiguous().numpy()
-        self.choices, self.threads = choices, Threads(_SHARE)
+        self.choices, self.threads = choices, Threads()
 
 
 class _Score(torch.autograd.Function):
@@ -50,7 +50,7 @@ class _Score(torch.autograd.Function):
             forward(seen.features_M_F, own, _FACTOR, actor, hidden_2_N_W, scores)
             return hidden_2_N_W
 
-        ctx.parts = seen.threads.parts(len(rows))
+        ctx.parts = parts_of(len(rows), _SHARE)
         hidden = seen.threads.each(see_to, ctx.parts)
         ctx.seen, ctx.rows = seen, rows
         ctx.save_for_backward(*parameters, *map(torch.from_numpy, hidden))

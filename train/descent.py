@@ -22,10 +22,10 @@ _TOLD = ("foreach", "capturable", "differentiable")
 class _Places(NamedTuple):
     """Where some parameters and what Adam knows of them lie in memory."""
 
-    addresses: list[int]
-    """Of the parameters."""
+    known: list[tuple[int, int, int]]
+    """Which parameter, its address, and how many numbers it has."""
     tensors: list[torch.Tensor]
-    """What lies at the others."""
+    """What lies at the addresses."""
     table_P_6: NDArray[np.int64]
     rates_P_5: NDArray[np.float64]
 
@@ -49,6 +49,7 @@ class Descent:
         self._on_cpu = all(p.device.type == "cpu" for p in self._parameters)
         self._groups = _groups_of(optimizer, self._parameters)
         self._places: _Places | None = None
+        self._begun: list[nn.Parameter] = []
 
     def clear(self) -> None:
         """Forget gradients."""
@@ -67,14 +68,11 @@ class Descent:
         """
         learned = [p for p in self._parameters if p.grad is not None]
         gradients = [_laid_as(p) for p in learned]
-        if self._groups is not None and all(g.layout is torch.strided for g in gradients):
-            places = self._places_of(learned, self._groups)
-            places.table_P_6[:, GRADIENT] = [gradient.data_ptr() for gradient in gradients]
-            norm: Any = take_steps(places.table_P_6, places.rates_P_5, most)
-            if not math.isfinite(norm):
-                self._forget_beginnings(learned)
-        else:
+        places = self._places_of(learned, gradients)
+        if places is None:
             norm = self._step_in_torch(most)
+        else:
+            norm = self._step_compiled(places, gradients, most)
         # So that who remembers what was made of a parameter sees that it is another one.
         torch.autograd.graph.increment_version(learned)
         return norm
@@ -88,36 +86,47 @@ class Descent:
             self._optimizer.step()
         return float(norm)
 
-    def _forget_beginnings(self, learned: list[nn.Parameter]) -> None:
-        """Leave no memory of steps where none has been taken, as torch leaves none."""
-        for p in learned:
-            if self._optimizer.state[p]["step"] == 0:
+    def _step_compiled(self, places: _Places, gradients: list[Any], most: float) -> float:
+        places.table_P_6[:, GRADIENT] = [gradient.data_ptr() for gradient in gradients]
+        norm: float = take_steps(places.table_P_6, places.rates_P_5, most)
+        if not math.isfinite(norm):  # no memory of steps is left where torch leaves none
+            for p in self._begun:
                 del self._optimizer.state[p]
-        self._places = None
+            self._places = None
+        self._begun.clear()
+        return norm
 
-    def _places_of(
-        self, learned: list[nn.Parameter], groups: dict[nn.Parameter, dict[str, Any]]
-    ) -> _Places:
-        addresses = [p.data_ptr() for p in learned]
-        if self._places is not None and self._places.addresses == addresses:
-            return self._places
-        tensors, table, rates = [], [], []
+    def _places_of(self, learned: list[nn.Parameter], gradients: list[Any]) -> _Places | None:
+        """Return where what a compiled step takes lies; None if it takes none like these."""
+        if self._groups is None or not all(map(_are_plain, learned, gradients)):
+            return None
+        known = [(id(p), p.data_ptr(), p.numel()) for p in learned]
+        if self._places is None or self._places.known != known:
+            self._places = self._find(learned, self._groups, known)
+        return self._places
+
+    def _find(
+        self,
+        learned: list[nn.Parameter],
+        groups: dict[nn.Parameter, dict[str, Any]],
+        known: list[tuple[int, int, int]],
+    ) -> _Places | None:
+        found, table, rates = [], [], []
         for p in learned:
             state, group = self._optimizer.state[p], groups[p]
             if not state:
+                self._begun.append(p)
                 state["step"] = torch.zeros((), dtype=torch.float32)
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
-            own = [state[name] for name in ("exp_avg", "exp_avg_sq", "step")]
-            tensors += own
-            table.append([p.data_ptr(), 0, *(tensor.data_ptr() for tensor in own), p.numel()])
+            tensors = [p.detach(), *(state[name] for name in ("exp_avg", "exp_avg_sq", "step"))]
+            if any(tensor.shape != p.shape for tensor in tensors[:-1]):
+                return None
+            values, *others = (tensor.data_ptr() for tensor in tensors)
+            found += tensors
+            table.append([values, 0, *others, p.numel()])
             rates.append([group["lr"], *group["betas"], group["eps"], group["weight_decay"]])
-        self._places = _Places(
-            addresses,
-            tensors,
-            np.array(table, np.int64).reshape(-1, 6),
-            np.array(rates, np.float64).reshape(-1, 5),
-        )
-        return self._places
+        table_P_6 = np.array(table, np.int64).reshape(-1, 6)
+        return _Places(known, found, table_P_6, np.array(rates, np.float64).reshape(-1, 5))
 
 
 @contextmanager
@@ -175,6 +184,16 @@ def _can_be_fused(group: dict[str, Any], state: Any) -> bool:
         for name, tensor in {"": p, **state.get(p, {})}.items()
     )
     return group.get("fused") is None and plain and not told
+
+
+def _are_plain(p: nn.Parameter, gradient: torch.Tensor) -> bool:
+    """Tell whether code that reads numbers as they lie in memory is right here, too."""
+    return (
+        p.is_contiguous()
+        and gradient.layout is torch.strided
+        and gradient.shape == p.shape
+        and p.dtype is gradient.dtype is torch.float32
+    )
 
 
 def _laid_as(p: nn.Parameter) -> Any:

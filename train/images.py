@@ -14,9 +14,9 @@ from .compiled import dense
 from .compiled.convolutions import backward, forward, lay_out, room_for, row_of
 from .compiled.network import Floats
 from .compiled.products import WIDTH, memory
-from .compiled.structure import can_be_compiled
+from .compiled.structure import can_be_compiled, is_as_written
 from .compiled.windows import MADE, OUT_HEIGHT, OUT_WIDTH, Table
-from .threads import Threads
+from .threads import Threads, parts_of
 
 _SHARE = 8
 """Fewest images that are worth another thread."""
@@ -56,7 +56,7 @@ class _Images:
     def __init__(self, images: torch.Tensor, scale: float, table_L_14: Table) -> None:
         self.images_M_D = lay_out(images.numpy(), table_L_14)
         self.scale, self.table_L_14 = np.float32(scale), table_L_14
-        self.threads, self.tiles = Threads(_SHARE), Threads(1)
+        self.threads = Threads()
         self.own = _Own(self.images_M_D.shape[1], table_L_14)
 
 
@@ -80,7 +80,7 @@ class _Convolve(torch.autograd.Function):
                 seen.own.room,
             )  # fmt: skip
 
-        ctx.parts = seen.threads.parts(count)
+        ctx.parts = parts_of(count, _SHARE)
         seen.threads.each(see_to, ctx.parts)
         ctx.seen, ctx.rows_B, ctx.flat = seen, rows_B, flat
         ctx.save_for_backward(torch.from_numpy(work), *parameters[::2])
@@ -127,7 +127,7 @@ class _Say(torch.autograd.Function):
             room = seen.own.of_dense(inputs, outputs)
             dense.forward(told[part], weights_O_I.ravel(), bias_O, said_B_O[part], room)
 
-        seen.tiles.each(see_to, _in_tiles(seen.tiles, count))
+        seen.threads.each(see_to, parts_of(count, WIDTH, multiple=WIDTH))
         ctx.seen = seen
         ctx.save_for_backward(told_B_I, parameters[0])
         return torch.from_numpy(said_B_O)
@@ -145,7 +145,7 @@ class _Say(torch.autograd.Function):
 
         if ctx.needs_input_grad[1]:
             passed_B_I = np.empty(told_B_I.shape, np.float32)
-            seen.tiles.each(see_to, _in_tiles(seen.tiles, inputs))
+            seen.threads.each(see_to, parts_of(inputs, WIDTH, multiple=WIDTH))
             passed = torch.from_numpy(passed_B_I)
         of_weights = slopes_B_O.T @ told_B_I if ctx.needs_input_grad[2] else None
         of_bias = slopes_B_O.sum(0) if ctx.needs_input_grad[3] else None
@@ -195,12 +195,6 @@ def convolver(
     return read
 
 
-def _in_tiles(threads: Threads, count: int) -> list[slice]:
-    """Return which of so many rows or columns each thread sees to: whole tiles of a product."""
-    parts = threads.parts(count // WIDTH)
-    return [slice(part.start * WIDTH, part.stop * WIDTH) for part in parts]
-
-
 def _is_large(layers: nn.Module, told_B_I: torch.Tensor) -> bool:
     """Tell whether layers begin with a dense one that is compiled."""
     if type(layers) is not nn.Sequential or len(layers) == 0:
@@ -208,10 +202,12 @@ def _is_large(layers: nn.Module, told_B_I: torch.Tensor) -> bool:
     first: Any = layers[0]
     return (
         type(first) is nn.Linear
+        and is_as_written(layers)
         and first.bias is not None
         and first.weight.numel() >= _MANY
         and first.weight.shape == (len(first.bias), told_B_I.shape[1])
         and first.weight.dtype is first.bias.dtype is torch.float32
+        and len(told_B_I) > 0
         and len(told_B_I) % WIDTH == 0
         and told_B_I.shape[1] % WIDTH == 0
     )

@@ -8,20 +8,10 @@ import torch
 
 
 class Threads:
-    """As many threads as torch has; they end with this object.
+    """As many threads as torch has; they end with this object."""
 
-    Args:
-        least: Fewest rows that are worth another thread.
-    """
-
-    def __init__(self, least: int) -> None:
-        self._pool, self._least = ThreadPoolExecutor(torch.get_num_threads()), least
-
-    def parts(self, rows: int) -> list[slice]:
-        """Return which of so many rows each thread sees to."""
-        parts = max(1, min(torch.get_num_threads(), rows // self._least))
-        ends = [rows * i // parts for i in range(parts + 1)]
-        return [slice(*ends[i : i + 2]) for i in range(parts)]
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(torch.get_num_threads())
 
     def each(self, see_to: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
         """See to each part, and return what was found."""
@@ -31,3 +21,16 @@ class Threads:
         """See to each part, and add up the first arrays that were found, the second ones, ..."""
         found = zip(*self.each(see_to, parts), strict=True)
         return [torch.from_numpy(sum(more, start=first)) for first, *more in found]
+
+
+def parts_of(rows: int, least: int, *, multiple: int = 1) -> list[slice]:
+    """Return which of some rows each of torch's threads sees to.
+
+    Args:
+        rows: How many, a multiple of what parts are.
+        least: Fewest that are worth another thread.
+        multiple: Parts are multiples of this.
+    """
+    parts = max(1, min(torch.get_num_threads(), rows // least))
+    ends = [rows // multiple * i // parts * multiple for i in range(parts + 1)]
+    return [slice(*ends[i : i + 2]) for i in range(parts)]

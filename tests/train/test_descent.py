@@ -116,18 +116,75 @@ def test_what_has_begun_is_not_forgotten_where_a_step_is_not_finite() -> None:
     first, second = parameters[:2]
     second.grad = None
     optimizer = torch.optim.Adam(parameters)
-    steps = Descent(optimizer, parameters)
-    steps.step(0.5)
+    own = Descent(optimizer, parameters)
+    own.step(0.5)
     second.grad = torch.full_like(second, torch.nan)
-    steps.step(0.5)
+    own.step(0.5)
     assert optimizer.state[first]["step"] == 1
     assert second not in optimizer.state
-    second.grad = torch.ones_like(second)
     for p in parameters:
-        assert p.grad is not None
-        p.grad.fill_(1)
-    steps.step(0.5)
+        p.grad = torch.ones_like(p)
+    own.step(0.5)
     assert [float(optimizer.state[p]["step"]) for p in (first, second)] == [2, 1]
+
+
+def test_what_somebody_has_put_there_is_not_forgotten() -> None:
+    parameters = made()
+    optimizer = torch.optim.Adam(parameters)
+    ones, first = torch.ones_like(parameters[0]), parameters[0]
+    optimizer.state[first] = {
+        "step": torch.zeros(()),
+        "exp_avg": ones,
+        "exp_avg_sq": ones.clone(),
+    }
+    first.grad = torch.full_like(first, torch.nan)
+    Descent(optimizer, parameters).step(0.5)
+    assert optimizer.state[first]["exp_avg"] is ones
+
+
+def test_parameters_that_come_to_lie_otherwise_are_left_to_torch() -> None:
+    mine, its = made(), made()
+    own = Descent(my := torch.optim.Adam(mine), mine)
+    other = torch.optim.Adam(its)
+    for apart in (1, 2):
+        for parameters in (mine, its):
+            p = parameters[0]
+            p.data = torch.stack([p.detach()] * apart, dim=-1)[..., 0]
+            p.grad = torch.full_like(p, 0.1)
+        nn.utils.clip_grad_norm_(its, 0.5)
+        other.step()
+        own.step(0.5)
+        same(mine, my, its, other)
+
+
+def test_gradients_of_more_digits_are_what_they_are_to_torch() -> None:
+    parameters = made()
+    parameters[0].grad, parameters[0].grad_dtype = None, torch.float64
+    parameters[0].grad = torch.ones_like(parameters[0], dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="dtype"):
+        Descent(torch.optim.Adam(parameters), parameters).step(0.5)
+
+
+def test_parameters_that_lie_upon_each_other_are_two() -> None:
+    whole = torch.randn(8)
+    found = []
+    for _ in range(2):
+        memory = whole.clone()
+        parameters = [nn.Parameter(memory), nn.Parameter(memory[:3])]
+        optimizer = torch.optim.Adam(
+            [{"params": [parameters[0]]}, {"params": [parameters[1]], "lr": 1}]
+        )
+        own = Descent(optimizer, parameters)
+        for turn in range(6):
+            p, other = parameters[turn % 2], parameters[1 - turn % 2]
+            p.grad, other.grad = torch.ones_like(p), None
+            if found:
+                nn.utils.clip_grad_norm_(parameters, 0.5)
+                optimizer.step()
+            else:
+                own.step(0.5)
+        found = [*found, memory]
+    torch.testing.assert_close(*found)
 
 
 def test_more_digits_are_left_to_torch() -> None:

@@ -1,4 +1,4 @@
-"""Compiled convolutions are torch's, and what is no plain NatureCNN is left to torch."""
+"""Compiled layers are torch's, and what is no plain NatureCNN is left to torch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -80,10 +80,13 @@ def large() -> NatureCNN:
     return network(space=spaces.Box(0, 255, (4, 84, 84), np.uint8), features=100)
 
 
-@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("count", [32, 64, 96, 33])
-def test_a_large_dense_layer_is_what_it_is_in_torch(large: NatureCNN, count: int) -> None:
+def test_a_large_dense_layer_is_what_it_is_in_torch(
+    large: NatureCNN, count: int, counted: Callable[[Any], list[int]], threads: int
+) -> None:
+    counts = counted(images.dense)
     compare(large, pictures(40, 4, 84, 84), torch.randint(0, 40, (count,)))
+    assert len(counts) == (0 if count == 33 else min(threads, count // 32))
 
 
 @pytest.mark.parametrize("frozen", ["weight", "bias", "cnn"])
@@ -103,9 +106,17 @@ def test_a_large_dense_layer_may_be_frozen(large: NatureCNN, frozen: str) -> Non
             torch.testing.assert_close(mine, p.grad, rtol=1e-4, atol=1e-4)
 
 
+def listened() -> nn.Module:
+    layers = nn.Sequential(nn.Linear(3136, 100), nn.ReLU())
+    layers[0].register_forward_hook(lambda *_: None)
+    return layers
+
+
 DENSE: dict[str, Callable[[], nn.Module]] = {
     "none": nn.Sequential,
-    "one": lambda: nn.Sequential(nn.Linear(3136, 100)),
+    "compiled": lambda: nn.Sequential(nn.Linear(3136, 100)),
+    "small": lambda: nn.Sequential(nn.Linear(3136, 10)),
+    "hook": listened,
     "no bias": lambda: nn.Sequential(nn.Linear(3136, 100, bias=False), nn.ReLU()),
     "normalised": lambda: nn.Sequential(nn.LayerNorm(3136), nn.Linear(3136, 100)),
     "parametrised": lambda: nn.Sequential(
@@ -115,15 +126,18 @@ DENSE: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("make", DENSE.values(), ids=DENSE)
+@pytest.mark.parametrize("kind", DENSE)
 def test_what_follows_convolutions_may_be_any(
-    large: NatureCNN, make: Callable[[], nn.Module]
+    large: NatureCNN, kind: str, counted: Callable[[Any], list[int]]
 ) -> None:
-    large.linear = make()
-    read = convolver(large, seen := pictures(32, 4, 84, 84), 1 / 255)
+    counts, seen = counted(images.dense), pictures(32, 4, 84, 84)
+    read = convolver(large, seen, 1 / 255)
     assert read is not None
+    large.linear = DENSE[kind]()
     found = read(torch.arange(32))
     torch.testing.assert_close(found, large(seen / 255), rtol=1e-4, atol=1e-5)
+    assert len(counts) == (kind == "compiled")
+    assert len(read(torch.arange(0))) == 0
 
 
 @st.composite
@@ -162,11 +176,14 @@ def test_windows_and_steps_may_be_any(stack: Any, count: int, is_bytes: bool) ->
     compare(made, seen, torch.randint(0, count, (count,)))
 
 
+@pytest.mark.parametrize("bias", [0.0, 0.3])  # stable-baselines3 begins with zeros
 @pytest.mark.parametrize("shape", [(3, 36, 36), (1, 40, 52), (4, 84, 84)])
-def test_where_there_is_nothing_to_see_a_relu_passes_nothing(shape: tuple[int, int, int]) -> None:
+def test_where_there_is_nothing_to_see_a_relu_passes_no_more_than_a_bias(
+    shape: tuple[int, int, int], bias: float
+) -> None:
     made = network(space=spaces.Box(0, 255, shape, np.uint8))
     for layer in made.cnn[:-1:2]:
-        nn.init.zeros_(layer.bias)  # as stable-baselines3 does
+        nn.init.uniform_(layer.bias, -bias, bias)
     seen = torch.zeros(9, *shape, dtype=torch.uint8)
     for picture in seen:
         for top, left in torch.randint(0, 32, (4, 2)).tolist():

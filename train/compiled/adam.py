@@ -31,10 +31,15 @@ class Adam(NamedTuple):
 @fast
 def norm_of(gradient: Floats) -> float:
     """Return the Euclidean norm."""
+    return math.sqrt(_squares_of(gradient))
+
+
+@fast
+def _squares_of(gradient: Floats) -> float:
     total = np.float32(0.0)
     for i in range(len(gradient)):
         total += gradient[i] * gradient[i]
-    return math.sqrt(total)
+    return float(total)
 
 
 @fast
@@ -92,7 +97,7 @@ def take_steps(table_P_6: NDArray[np.int64], rates_P_5: NDArray[np.float64], mos
     """
     squares = 0.0
     for row in table_P_6:
-        squares += norm_of(_numbers(row[GRADIENT], row[SIZE])) ** 2
+        squares += _squares_of(_numbers(row[GRADIENT], row[SIZE]))
     norm = math.sqrt(squares)
     if not norm < np.inf:
         return norm

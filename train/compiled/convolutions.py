@@ -49,7 +49,7 @@ class Room(NamedTuple):
     images: int
     """So many go through all layers together."""
     seen: Floats
-    """What the first layer sees."""
+    """What the first layer sees; backward, what a layer sees."""
     slopes: Floats
     """The gradient with respect to what a layer makes; forward, what it makes."""
     passed: Floats

@@ -71,7 +71,7 @@ def summing(*kinds: Kind) -> Any:
 
         Where source and target lie is said as where the first vector does, and the steps down and
         across; and if a square may end before, how many vectors it has down and across, where the
-        others are read and written `beyond`.
+        others are read and written `beyond`. A bias lies as a source with one vector does.
         """
 
         def write(context: Any, builder: Any, signature: Any, values: Sequence[Any]) -> Any:

@@ -418,7 +418,7 @@ def _gather(planes, of, part, bias, cells):  # type: ignore[no-untyped-def]
         planes: As for `_spread`.
         of: As for `_spread`.
         part: As for `_spread`.
-        bias: Is added to what is made, a number for each filter.
+        bias: Is added to what is made, a number for each filter; not read for other cells.
         cells: Take the sums.
     """
     depth = of.runs * of.run
