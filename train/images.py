@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 
 from .compiled import dense
 from .compiled.convolutions import backward, forward, lay_out, room_for, row_of
-from .compiled.network import Floats
-from .compiled.products import WIDTH, memory
+from .compiled.network import Floats, aligned
+from .compiled.products import WIDTH
 from .compiled.structure import can_be_compiled, is_as_written
 from .compiled.windows import MADE, OUT_HEIGHT, OUT_WIDTH, Table
 from .threads import Threads, parts_of
@@ -34,13 +34,13 @@ class _Own(local):
 
     def __init__(self, size: int, table_L_14: Table) -> None:
         self.room = room_for(size, table_L_14)
-        self._of_dense = memory(0)
+        self._of_dense = aligned(0)
 
     def of_dense(self, inputs: int, outputs: int) -> Floats:
         """Return memory for a dense layer."""
         count = dense.room_for(inputs, outputs)
         if len(self._of_dense) < count:
-            self._of_dense = memory(count)
+            self._of_dense = aligned(count)
         return self._of_dense
 
 
@@ -70,8 +70,8 @@ class _Convolve(torch.autograd.Function):
         flat, biases = _joined(parameters[::2]), _joined(parameters[1::2])
         count, table = len(rows_B), seen.table_L_14
         made, features = int(table[:, MADE].sum()), int(table[-1, MADE])
-        work = memory(count * made).reshape(count, made)
-        outputs_B_F = memory(count * features).reshape(count, features)
+        work = aligned(count * made).reshape(count, made)
+        outputs_B_F = aligned(count * features).reshape(count, features)
 
         def see_to(part: slice) -> None:
             rows, own = rows_B[part].numpy(), work[part].ravel()

@@ -15,8 +15,8 @@ import numpy as np
 from numba import njit
 
 from . import winograd
-from .network import Floats
-from .products import HEIGHT, LANES, ONCE, WIDTH, even, memory, multiply
+from .network import Floats, aligned
+from .products import HEIGHT, LANES, ONCE, WIDTH, even, multiply
 from .windows import (
     ACROSS,
     CHANNELS,
@@ -144,7 +144,7 @@ def backward(images_M_D, rows_B, scale, weights, table_L_14, work, slopes_B_F, o
             if k > 0:
                 under = table_L_14[k - 1, MADE]
                 kept = work[begin - (rows - start) * under :][: n * under]
-                for p in range(len(kept)):
+                for p in range(len(kept)):  # into a cache: tiles are read here and there
                     below[p] = kept[p]
             else:
                 under = 0  # nobody asks for the gradient of an image
@@ -213,7 +213,7 @@ def room_for(size: int, table_L_14: Table) -> Room:
         made = layer[OUT_HEIGHT], layer[OUT_WIDTH]
         more.append(winograd.room_for(depth, layer[FILTERS], made, layer[SIDES]))
     counts = images * most + LANES, images * most, images * most, turned, turned, max(more)
-    return Room(images, *map(memory, counts))
+    return Room(images, *map(aligned, counts))
 
 
 @njit(cache=True, nogil=True)

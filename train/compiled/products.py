@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import product as pairs
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 from ...envs import fresh  # noqa: F401
 
@@ -119,16 +117,6 @@ def _multiply(typing, rows, adds, product, into, left, of_left, loops, right, of
 
     of_arguments = rows, types.boolean, product, into, left, of_left, loops, right, of_right
     return types.void(*of_arguments), write
-
-
-def memory(count: int) -> NDArray[np.float32]:
-    """Return room for numbers, which begins where a vector of a register's size may.
-
-    Elsewhere, each vector lies in two lines of the core's cache.
-    """
-    room = np.empty(count + LANES, np.float32)
-    begin = -room.ctypes.data % (LANES * room.itemsize) // room.itemsize
-    return room[begin : begin + count]
 
 
 # What the code of tiles is written with
