@@ -5,10 +5,10 @@
 Ours plays in a `KernelVecEnv`, SB3's in what its own `make_vec_env` makes of Gymnasium's
 environments. A round is so many steps of training of a model that is there already; how well
 each learns is the table `learning`. Lines that begin with `update` are of policies that torch
-has to run (but for the actor of `ChoicePolicy`, which texts go through, and
-NatureCNN, which images go through where no other network is named), and of the update of a rollout
-alone. `the network alone` is SB3's policy forward and
-backward on the minibatches of an update, without loss, clipping or steps.
+has to run (but for the actor of `ChoicePolicy`, which texts go through, and NatureCNN, which images
+go through where no other network is named), and of the update of a rollout alone. `the network
+alone` is SB3's policy forward and backward on the minibatches of an update, without loss, clipping
+or steps.
 """
 
 import warnings

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .compiled.adam import GRADIENT, take_steps
-from .compiled.structure import OTHER_STEPS, watched
+from .compiled.structure import OTHER_STEPS, is_compiled, watched
 
 _MANY = 2**22
 """Parameters from which on a step waits for memory, which torch's threads share."""
@@ -153,7 +153,7 @@ def _groups_of(
     """Return the group of each parameter; None if the steps are none that are compiled."""
     groups = {p: group for group in optimizer.param_groups for p in group["params"]}
     plain = (
-        hasattr(take_steps, "get_overload")  # or Numba compiles nothing
+        is_compiled(take_steps)
         and type(optimizer) is torch.optim.Adam
         and not watched(optimizer)
         and groups.keys() == set(parameters)

@@ -51,6 +51,19 @@ def compare(made: NatureCNN, seen: torch.Tensor, rows_B: torch.Tensor) -> None:
         assert (mine - its).norm() <= 2e-6 * its.norm() + 1e-12
 
 
+def compare_learned(made: NatureCNN, seen: torch.Tensor) -> list[torch.Tensor | None]:
+    """See whether gradients of parameters are torch's, also where there are none; return them."""
+    read = convolver(made, seen, 1 / 255)
+    assert read is not None
+    read(torch.arange(len(seen))).sum().backward()
+    found = [p.grad for p in made.parameters()]
+    made.zero_grad()
+    made(seen / 255).sum().backward()
+    for mine, p in zip(found, made.parameters(), strict=True):
+        torch.testing.assert_close(mine, p.grad, rtol=1e-4, atol=1e-5)
+    return found
+
+
 def scale_of(seen: torch.Tensor) -> float:
     return 1 / 255 if seen.dtype is torch.uint8 else 1.0
 
@@ -93,17 +106,9 @@ def test_a_large_dense_layer_is_what_it_is_in_torch(
 def test_a_large_dense_layer_may_be_frozen(large: NatureCNN, frozen: str) -> None:
     part = large.cnn if frozen == "cnn" else getattr(large.linear[0], frozen)
     part.requires_grad_(requires_grad=False)
-    seen, rows_B = pictures(32, 4, 84, 84), torch.arange(32)
-    read = convolver(large, seen, 1 / 255)
-    assert read is not None
-    read(rows_B).sum().backward()
-    found = [p.grad for p in large.parameters()]
-    large.zero_grad()
-    large(seen / 255).sum().backward()
-    for mine, p in zip(found, large.parameters(), strict=True):
-        assert (mine is None) == (p.grad is None)
-        if mine is not None:
-            torch.testing.assert_close(mine, p.grad, rtol=1e-4, atol=1e-4)
+    found = compare_learned(large, pictures(32, 4, 84, 84))
+    are_learned = [p.requires_grad for p in large.parameters()]
+    assert [gradient is not None for gradient in found] == are_learned
 
 
 def listened() -> nn.Module:
@@ -242,17 +247,10 @@ def test_a_weight_that_is_no_number_is_not_hidden() -> None:
 
 
 def test_a_layer_may_be_frozen() -> None:
-    made, seen, rows_B = network(), pictures(4, 3, 36, 36), torch.arange(4)
+    made = network()
     made.cnn[0].requires_grad_(requires_grad=False)
-    read = convolver(made, seen, 1 / 255)
-    assert read is not None
-    read(rows_B).sum().backward()
-    found = [p.grad for p in made.parameters()]
-    made.zero_grad()
-    made(seen / 255).sum().backward()
+    found = compare_learned(made, pictures(4, 3, 36, 36))
     assert found[:2] == [None, None]
-    for mine, p in zip(found[2:], list(made.parameters())[2:], strict=True):
-        torch.testing.assert_close(mine, p.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_layers_that_are_replaced_between_two_minibatches_are_learned_of() -> None:

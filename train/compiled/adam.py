@@ -35,6 +35,12 @@ def norm_of(gradient: Floats) -> float:
 
 
 @fast
+def factor_for(norm: float, most: float) -> np.float32:
+    """Return what a gradient of a norm is multiplied by if it may have another one at most."""
+    return np.float32(min(most / (norm + 1e-6), 1.0))
+
+
+@fast
 def _squares_of(gradient: Floats) -> float:
     total = np.float32(0.0)
     for i in range(len(gradient)):
@@ -101,7 +107,7 @@ def take_steps(table_P_6: NDArray[np.int64], rates_P_5: NDArray[np.float64], mos
     norm = math.sqrt(squares)
     if not norm < np.inf:
         return norm
-    factor = np.float32(min(most / (norm + 1e-6), 1.0))
+    factor = factor_for(norm, most)
     for p in range(len(table_P_6)):
         row, rates_5 = table_P_6[p], rates_P_5[p]
         size, steps_1 = row[SIZE], _numbers(row[STEPS], 1)

@@ -23,7 +23,7 @@ from .mixtures import (
     add_parted_products,
 )
 from .network import Floats
-from .products import HEIGHT, ONCE, WIDTH, even, multiply
+from .products import HEIGHT, ONCE, WIDTH, copy, even, multiply, multiply_all
 
 _BLOCK = 48
 """Terms of a product that are summed at a time: their weights stay in the core's first cache."""
@@ -97,13 +97,10 @@ def backward(features_M_F, rows_B, scale, actor, hidden_2_N_W, slopes_B_K, gradi
     _add(totals_W, gradient.second_bias_W)
     weights, of_weights = actor.second_W_W.ravel(), gradient.second_W_W.ravel()
     _owe(slopes, width, below, width, of_weights, width)
-    crossed, tall = (ONCE, ONCE, (width, 1)), even(terms, HEIGHT)
-    for v in range(0, width, WIDTH):
-        for n in range(0, terms, tall):
-            multiply(
-                min(tall, terms - n), False, passed, (n * width + v, width),
-                slopes, (n * width, width), crossed, weights, (v, width),
-            )  # fmt: skip
+    multiply_all(
+        (terms, width, width), False, passed, (0, width),
+        slopes, (0, width, 1), weights, (0, width),
+    )  # fmt: skip
     for i in range(len(passed)):
         passed[i] *= one - below[i] * below[i]
     _weigh(features_M_F, rows_B, scale, passed, slopes_B_K.shape[1], gradient)
@@ -119,7 +116,7 @@ def _read(features_M_F, rows_B, scale, actor, hidden, choices):  # type: ignore[
     dialogues = _dialogues(features_M_F, rows_B, each)
     _pass(dialogues, 2 * each, weights, numbers, actor.bias_W, said)
     for n in range(rows * choices):
-        _copy(said[n // choices * width :][:width], hidden[n * width :][:width])
+        copy(said[n // choices * width :][:width], hidden[n * width :][:width])
     tall, apart = even(choices, MIXED_HEIGHT), each * WIDTH
     for e in range(0, each, _BLOCK):
         block = min(_BLOCK, each - e)
@@ -155,7 +152,7 @@ def _weigh(features_M_F, rows_B, scale, slopes, choices, gradient):  # type: ign
             said_W[w] += slopes_W[w]
         for tile in range(tiles):
             own = slopes_W[tile * tall :][:tall]
-            _copy(own, scaled[(tile * terms + n) * tall :][: len(own)])
+            copy(own, scaled[(tile * terms + n) * tall :][: len(own)])
     _add(totals_W, gradient.bias_W)
     dialogues, wide = _dialogues(features_M_F, rows_B, each), 2 * each
     _owe(said, width, dialogues, wide, of_weights, numbers)
@@ -168,7 +165,7 @@ def _weigh(features_M_F, rows_B, scale, slopes, choices, gradient):  # type: ign
                 features_F = features_M_F[rows_B[start + b]]
                 for k in range(2 + choices):
                     to = seen[b * once + k * PARTED_WIDTH :][:PARTED_WIDTH]
-                    _copy(features_F[k * each + e :][:PARTED_WIDTH], to)
+                    copy(features_F[k * each + e :][:PARTED_WIDTH], to)
             for tile in range(tiles):
                 w = tile * tall
                 add_parted_products(
@@ -194,7 +191,7 @@ def _pass(below, inputs, weights, numbers, bias_W, above):  # type: ignore[no-un
     width = len(bias_W)
     rows, loops = len(above) // width, (ONCE, ONCE, (inputs, 1))
     for n in range(rows):
-        _copy(bias_W, above[n * width :][:width])
+        copy(bias_W, above[n * width :][:width])
     tall = even(rows, HEIGHT)
     for w in range(0, width, WIDTH):
         for n in range(0, rows, tall):
@@ -216,14 +213,10 @@ def _owe(slopes, width, below, inputs, of_weights, numbers):  # type: ignore[no-
         of_weights: The gradient, flat and not turned.
         numbers: As for `_pass`.
     """
-    loops = (ONCE, ONCE, (len(slopes) // width, width))
-    tall = even(width, HEIGHT)
-    for i in range(0, inputs, WIDTH):
-        for w in range(0, width, tall):
-            multiply(
-                min(tall, width - w), True, of_weights, (w * numbers + i, numbers),
-                slopes, (w, 1), loops, below, (i, inputs),
-            )  # fmt: skip
+    multiply_all(
+        (width, len(slopes) // width, inputs), True, of_weights, (0, numbers),
+        slopes, (0, 1, width), below, (0, inputs),
+    )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
@@ -232,7 +225,7 @@ def _dialogues(features_M_F, rows_B, each):  # type: ignore[no-untyped-def]
     wide = 2 * each
     found = np.empty(len(rows_B) * wide, np.float32)
     for b in range(len(rows_B)):
-        _copy(features_M_F[rows_B[b]], found[b * wide :][:wide])
+        copy(features_M_F[rows_B[b]], found[b * wide :][:wide])
     return found
 
 
@@ -272,9 +265,3 @@ def _dot(left, right):  # type: ignore[no-untyped-def]
 def _add(these, to):  # type: ignore[no-untyped-def]
     for i in range(len(to)):
         to[i] += these[i]
-
-
-@njit(inline="always")
-def _copy(these, to):  # type: ignore[no-untyped-def]
-    for i in range(len(to)):
-        to[i] = these[i]

@@ -16,7 +16,7 @@ from numba import njit
 
 from . import winograd
 from .network import Floats, aligned
-from .products import HEIGHT, LANES, ONCE, WIDTH, even, multiply
+from .products import HEIGHT, LANES, ONCE, WIDTH, copy, even, multiply
 from .windows import (
     ACROSS,
     CHANNELS,
@@ -94,9 +94,7 @@ def forward(images_M_D, rows_B, scale, weights, biases, table_L_14, work, output
                 winograd.convolve(below, first == 0, n, weights_X, bias_O, layer, above, room.more)
             else:
                 _convolve(below, n, weights_X, bias_O, layer, above)
-            kept = work[begin + start * layer[MADE] :]
-            for p in range(len(above)):
-                kept[p] = above[p]
+            copy(above, work[begin + start * layer[MADE] :][: len(above)])
             first, bias = first + layer[TURNED], bias + filters
             begin += rows * layer[MADE]
             below, made, more = made, more, made
@@ -143,9 +141,8 @@ def backward(images_M_D, rows_B, scale, weights, table_L_14, work, slopes_B_F, o
             _through(above, slopes, of_biases[bias : bias + layer[FILTERS]])
             if k > 0:
                 under = table_L_14[k - 1, MADE]
-                kept = work[begin - (rows - start) * under :][: n * under]
-                for p in range(len(kept)):  # into a cache: tiles are read here and there
-                    below[p] = kept[p]
+                # Into a cache: tiles are read here and there.
+                copy(work[begin - (rows - start) * under :], below[: n * under])
             else:
                 under = 0  # nobody asks for the gradient of an image
                 _read(images_M_D, rows_B[start : start + n], scale, below)

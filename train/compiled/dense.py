@@ -7,7 +7,7 @@ they are copied where they would be read a few numbers at a time, in panels that
 
 from numba import njit
 
-from .products import HEIGHT, ONCE, WIDTH, even, multiply
+from .products import WIDTH, copy, multiply_all
 
 _BLOCK = 448
 """Inputs that are summed up at a time: what is told of them stays in the core's first cache, and
@@ -34,18 +34,15 @@ def forward(told_B_I, weights, bias_O, said_B_O, room):  # type: ignore[no-untyp
     """
     (rows, inputs), outputs = told_B_I.shape, len(bias_O)
     told, said = room[: inputs * WIDTH], room[inputs * WIDTH :]
-    tall = even(outputs, HEIGHT)
     for first in range(0, rows, WIDTH):
         for i in range(inputs):
             for b in range(WIDTH):
                 told[i * WIDTH + b] = told_B_I[first + b, i]
         for i in range(0, inputs, _BLOCK):
-            loops = (ONCE, ONCE, (min(_BLOCK, inputs - i), 1))
-            for o in range(0, outputs, tall):
-                multiply(
-                    min(tall, outputs - o), i > 0, said, (o * WIDTH, WIDTH),
-                    weights, (o * inputs + i, inputs), loops, told, (i * WIDTH, WIDTH),
-                )  # fmt: skip
+            multiply_all(
+                (outputs, min(_BLOCK, inputs - i), WIDTH), i > 0, said, (0, WIDTH),
+                weights, (i, inputs, 1), told, (i * WIDTH, WIDTH),
+            )  # fmt: skip
         for b in range(WIDTH):
             for o in range(outputs):
                 said_B_O[first + b, o] = said[o * WIDTH + b] + bias_O[o]
@@ -65,16 +62,11 @@ def backward(slopes_B_O, weights, begin, end, passed_B_I, room):  # type: ignore
     """
     (rows, outputs), inputs = slopes_B_O.shape, passed_B_I.shape[1]
     slopes, passed = slopes_B_O.ravel(), passed_B_I.ravel()
-    loops, tall = (ONCE, ONCE, (outputs, 1)), even(rows, HEIGHT)
     for first in range(begin, end, _PANEL):
         wide = min(_PANEL, end - first)
         for o in range(outputs):
-            seen, kept = weights[o * inputs + first :][:wide], room[o * wide :][:wide]
-            for i in range(wide):
-                kept[i] = seen[i]
-        for i in range(0, wide, WIDTH):
-            for b in range(0, rows, tall):
-                multiply(
-                    min(tall, rows - b), False, passed, (b * inputs + first + i, inputs),
-                    slopes, (b * outputs, outputs), loops, room, (i, wide),
-                )  # fmt: skip
+            copy(weights[o * inputs + first :], room[o * wide :][:wide])
+        multiply_all(
+            (rows, outputs, wide), False, passed, (first, inputs),
+            slopes, (0, outputs, 1), room, (0, wide),
+        )  # fmt: skip

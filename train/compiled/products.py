@@ -64,6 +64,41 @@ def multiply(rows, adds, product, into, left, of_left, loops, right, of_right): 
     _multiply(rows, adds, product, into, left, of_left, loops, right, of_right)  # type: ignore[call-arg]
 
 
+@njit(cache=True, nogil=True)
+def multiply_all(sizes, adds, product, into, left, of_left, right, of_right):  # type: ignore[no-untyped-def]
+    """Write left times right, or add it, a tile at a time.
+
+    Args:
+        sizes: Rows of the left, its columns, and those of the right, a multiple of `WIDTH`. If one
+            is 0, nothing is written.
+        adds: As for `multiply`.
+        product: The array that is written to.
+        into: Start and step of the product.
+        left: An array.
+        of_left: Where the left begins, and how far it is from one row to the next, and of columns.
+        right: An array.
+        of_right: Start and step of the right.
+    """
+    rows, terms, columns = sizes
+    if rows == 0 or terms == 0:
+        return
+    begin, down, across = of_left
+    loops, tall = (ONCE, ONCE, (terms, across)), even(rows, HEIGHT)
+    for c in range(0, columns, WIDTH):
+        for r in range(0, rows, tall):
+            multiply(
+                min(tall, rows - r), adds, product, (into[0] + r * into[1] + c, into[1]),
+                left, (begin + r * down, down), loops, right, (of_right[0] + c, of_right[1]),
+            )  # fmt: skip
+
+
+@njit(inline="always")
+def copy(these, to):  # type: ignore[no-untyped-def]
+    """Write numbers of an array to another one, as many as that takes."""
+    for i in range(len(to)):
+        to[i] = these[i]
+
+
 @njit(inline="always")
 def even(count, most):  # type: ignore[no-untyped-def]
     """Return how many rows a tile has if none is to have much fewer.

@@ -113,10 +113,15 @@ def can_be_compiled(module: nn.Module, kernel: Any) -> bool:
     """Tell whether a compiled function may stand for a module of its kind, on the CPU."""
     return (
         IS_FAST
-        and hasattr(kernel, "get_overload")  # or Numba compiles nothing
+        and is_compiled(kernel)
         and not torch.is_autocast_enabled("cpu")
         and is_as_written(module)
     )
+
+
+def is_compiled(kernel: Any) -> bool:
+    """Tell whether Numba compiles a function, which it can be told not to."""
+    return hasattr(kernel, "get_overload")
 
 
 def is_as_written(module: nn.Module) -> bool:

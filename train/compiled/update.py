@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .adam import Adam, norm_of, step
+from .adam import Adam, factor_for, norm_of, step
 from .distributions import slope, weigh
 from .elementary import exp
 from .network import INPUTS, Floats, Network, aligned, backward, fast, forward, memory, turn
@@ -113,7 +113,7 @@ def run_epochs(  # type: ignore[no-untyped-def]
         if not (norm < np.inf and abs(statistics_6[LOSS]) < np.inf):
             return steps, b + 1, NOT_FINITE
         steps += 1
-        factor = np.float32(min(settings.max_grad_norm / (norm + 1e-6), 1.0))
+        factor = factor_for(norm, settings.max_grad_norm)
         step(
             parameters, adam, factor, steps, settings.learning_rate, settings.beta1,
             settings.beta2, settings.eps, settings.weight_decay,

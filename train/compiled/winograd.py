@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from .products import HEIGHT, LANES, ONCE, WIDTH, even, multiply
+from .products import LANES, multiply_all
 from .sums import Kind, Matrix, are_zero, summing
 from .windows import (
     CHANNELS,
@@ -196,10 +196,11 @@ def convolve(below, are_cells, n, planes, bias_O, layer, above, room):  # type: 
     for part in _parts(n, made):
         _spread(below, seen, part, of_seen)
         for p in range(_PLANES):
-            _multiply(
+            multiply_all(
                 (_tiles_of(part, p), depth, filters), False,
+                of_made, (_start(p, part.tiles, filters), filters),
                 of_seen, (_start(p, part.tiles, depth), depth, 1),
-                planes, _start(p, depth, filters), of_made, _start(p, part.tiles, filters),
+                planes, (_start(p, depth, filters), filters),
             )  # fmt: skip
         _gather(of_made, made, part, bias_O, above)
     _clear(below, seen, made, n, bias_O, above)
@@ -229,14 +230,14 @@ def go_back(below, are_cells, slopes, n, planes, layer, of_weights, passed, room
         for p in range(_PLANES):
             tiles, of_plane = _tiles_of(part, p), _start(p, depth, filters)
             at_seen, at_made = _start(p, part.tiles, depth), _start(p, part.tiles, filters)
-            _multiply(
-                (depth, tiles, filters), True,
-                of_seen, (at_seen, 1, depth), of_made, at_made, of_weights, of_plane,
+            multiply_all(
+                (depth, tiles, filters), True, of_weights, (of_plane, filters),
+                of_seen, (at_seen, 1, depth), of_made, (at_made, filters),
             )  # fmt: skip
             if len(passed) > 0:
-                _multiply(
-                    (tiles, filters, depth), False,
-                    of_made, (at_made, filters, 1), planes, of_plane, of_seen, at_seen,
+                multiply_all(
+                    (tiles, filters, depth), False, of_seen, (at_seen, depth),
+                    of_made, (at_made, filters, 1), planes, (of_plane, depth),
                 )  # fmt: skip
                 of_seen[at_seen + tiles * depth :][: (part.tiles - tiles) * depth] = 0
         if len(passed) > 0:
@@ -357,34 +358,6 @@ def _start(p, rows, columns):  # type: ignore[no-untyped-def]
     return p * (rows * columns + LANES)
 
 
-@njit(cache=True, nogil=True)
-def _multiply(sizes, adds, left, of_left, right, of_right, product, into):  # type: ignore[no-untyped-def]
-    """Write left times right, or add it.
-
-    Args:
-        sizes: Rows of the left, its columns, and those of the right.
-        adds: Whether to add to what is there.
-        left: A matrix in a flat array.
-        of_left: Where it lies, and how far it is from one row to the next, and of columns.
-        right: A matrix, row by row.
-        of_right: Where it lies.
-        product: Takes a matrix, row by row.
-        into: Where.
-    """
-    rows, terms, columns = sizes
-    if rows == 0 or terms == 0:
-        return
-    begin, down, across = of_left
-    tall = even(rows, HEIGHT)
-    for t in range(0, rows, tall):
-        for c in range(0, columns, WIDTH):
-            multiply(
-                min(tall, rows - t), adds, product, (into + t * columns + c, columns),
-                left, (begin + t * down, down), (ONCE, ONCE, (terms, across)),
-                right, (of_right + c, columns),
-            )  # fmt: skip
-
-
 # From cells to planes and back
 
 
@@ -398,15 +371,11 @@ def _spread(cells, of, part, planes):  # type: ignore[no-untyped-def]
         part: Which rows of tiles.
         planes: Takes them; a tile is a row.
     """
-    depth = of.runs * of.run
-    plane = _start(1, part.tiles, depth)
     vectors = -(-of.run // LANES)  # what the last one has too many, the next run writes over
     beyond = np.zeros(vectors * LANES, np.float32)
     for tile in range(part.tiles):
-        at, rows, columns = _tile(of, part, tile)
         for run in range(of.runs):
-            square = at + run * of.row, of.runs * of.row, of.run, rows, columns
-            into = tile * depth + run * of.run, _SIDE * plane, plane
+            square, into = _places(of, part, tile, run)
             _spread_sums(of.sums, vectors, cells, square, planes, into, beyond, beyond)
 
 
@@ -421,28 +390,28 @@ def _gather(planes, of, part, bias, cells):  # type: ignore[no-untyped-def]
         bias: Is added to what is made, a number for each filter; not read for other cells.
         cells: Take the sums.
     """
-    depth = of.runs * of.run
-    plane = _start(1, part.tiles, depth)
     vectors = of.run // LANES
     beyond = np.zeros(of.run, np.float32)
     for tile in range(part.tiles):
-        at, rows, columns = _tile(of, part, tile)
         for run in range(of.runs):
-            square = at + run * of.row, of.runs * of.row, of.run, rows, columns
-            begin = tile * depth + run * of.run, _SIDE * plane, plane
+            square, begin = _places(of, part, tile, run)
             _gather_sums(of.sums, vectors, planes, begin, cells, square, beyond, bias)
 
 
 @njit
-def _tile(of, part, tile):  # type: ignore[no-untyped-def]
-    """Return where a tile begins, and how many rows and columns of cells it has.
+def _places(of, part, tile, run):  # type: ignore[no-untyped-def]
+    """Return where a run of a tile lies in cells, and where in planes, as `summing` takes them.
 
-    At the edge of an image, it has less of them than elsewhere.
+    At the edge of an image, a tile has less rows or columns of cells than elsewhere.
     """
     row, j = part.first + tile % part.rows, tile // part.rows * of.step
     image, i = row % part.images, row // part.images * of.step
-    begin = image * of.size + i * of.runs * of.row + j * of.run
-    return begin, min(of.side, of.height - i), min(of.side, of.width - j)
+    begin = image * of.size + (i * of.runs + run) * of.row + j * of.run
+    rows, columns = min(of.side, of.height - i), min(of.side, of.width - j)
+    depth = of.runs * of.run
+    plane = _start(1, part.tiles, depth)
+    square = begin, of.runs * of.row, of.run, rows, columns
+    return square, (tile * depth + run * of.run, _SIDE * plane, plane)
 
 
 def _turned(matrix: Matrix) -> Matrix:
