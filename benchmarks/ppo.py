@@ -127,7 +127,7 @@ UPDATES: dict[str, tuple[Any, Callable[[], VecEnv], dict[str, Any]]] = {
         lambda: images(84, 4),
         {"n_steps": 64, "n_epochs": 2},
     ),
-    "update, the same by IMPALA's network": (
+    "update, images of 84 x 84 x 4 by IMPALA's network": (
         "CnnPolicy",
         lambda: images(84, 4),
         {"n_steps": 32, "n_epochs": 1, "policy_kwargs": {"features_extractor_class": Impala}},
