@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
 from inspect import signature
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 import torch
@@ -46,6 +46,9 @@ from .compiled.update import CLIPPED, ENTROPY, KL, LOSS, POLICY, VALUE, Settings
 from .kernel_vec_env import KernelVecEnv
 from .masked_buffers import MaskableRolloutBuffer
 from .torch_learner import TorchLearner
+
+_COUNTING = ppo.PPO._update_info_buffer
+_STEPPING = frozenset({"step", "step_async", "step_wait"})
 
 
 class PPO(ppo.PPO):
@@ -119,13 +122,15 @@ class PPO(ppo.PPO):
                 kind = type(env).__name__
                 self._say(f"messages are batched turn by turn: {kind} is no TokenVecEnv")
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        is_watched = watches_steps(callback)
         if (
-            type(env) is KernelVecEnv
+            not is_watched
+            and _is_plain(env)
             and _can_write_into(rollout_buffer, n_rollout_steps, env)
-            and not watches_steps(callback)
+            and getattr(self._update_info_buffer, "__func__", None) is _COUNTING
         ):
             return self._play(learner, env, callback, rollout_buffer)
-        with learner.acting(admissible):
+        with learner.acting(admissible, is_watched):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def train(self) -> None:
@@ -331,12 +336,17 @@ def _without_dynamo() -> Iterator[None]:
         Optimizer.add_param_group = decorated  # type: ignore[method-assign]
 
 
+def _is_plain(env: VecEnv) -> TypeGuard[KernelVecEnv]:
+    """Whether nothing is done at a step but what a kernel does."""
+    return type(env) is KernelVecEnv and _STEPPING.isdisjoint(vars(env))
+
+
 def _can_write_into(buffer: buffers.RolloutBuffer, steps: int, env: KernelVecEnv) -> bool:
     """Whether a buffer is nothing but its arrays, and these are as a kernel takes them.
 
     A kernel looks at no bounds. Where a buffer is of other environments, SB3 says so.
     """
-    plain = type(buffer) in (RolloutBuffer, buffers.RolloutBuffer)
+    plain = type(buffer) in (RolloutBuffer, buffers.RolloutBuffer) and "add" not in vars(buffer)
     shape = (steps, env.num_envs, *(env.observation_space.shape or ()))
     actions = get_action_dim(env.action_space)
     return (

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from ..errors import UserError
 from .choices import scorer
 from .compiled.network import Network
-from .compiled.structure import DISTRIBUTIONS, choices_of
+from .compiled.structure import DISTRIBUTIONS, choices_of, draws_otherwise, is_own
 from .compiled.transitions import check_choices, order_of, pack
 from .compiled.update import KL, LOSS, Settings, differentiate_outputs
 from .descent import Descent, fused
@@ -59,7 +59,7 @@ class TorchLearner:
         self._policy, self._buffer = policy, buffer
         self._on_cpu = policy.device.type == "cpu"
         # What is not SB3's own may do anything, so it is called as SB3 calls it.
-        self._is_standard = _is_own(policy, "evaluate_actions")
+        self._is_standard = is_own(policy, "evaluate_actions")
         self._network = _distribution_of(policy) if self._on_cpu and self._is_standard else None
         self.transitions = pack(buffer, lambda observations: observations)
         if self._network is not None:
@@ -68,7 +68,7 @@ class TorchLearner:
         self._arrays = self.transitions._replace(observations_M_D=_NO_INPUTS)
         self._observations = self._on_device(self.transitions.observations_M_D)
         self._read: Read = _as_asked(policy, self._observations)
-        if self._is_standard and _is_own(policy, "extract_features"):
+        if self._is_standard and is_own(policy, "extract_features"):
             self._read = reader(policy, self._observations)
         self._features_M_F = self._constant_features() if self._is_standard else None
         self._score = None
@@ -210,7 +210,7 @@ class TorchLearner:
             # What is derived from such an extractor need not be constant.
             and vars(type(extractor)).get("constant_features") is True
             and not any(p.requires_grad for p in extractor.parameters())
-            and _is_own(policy, "extract_features")
+            and is_own(policy, "extract_features")
         ):
             return None
         rows_M = torch.arange(len(self.transitions.returns_M), device=policy.device)
@@ -224,19 +224,13 @@ class TorchLearner:
         return torch.as_tensor(data, device=self._policy.device)
 
 
-def _is_own(policy: ActorCriticPolicy, name: str) -> bool:
-    """Tell whether a method of a policy is the one that stable-baselines3 wrote."""
-    original = getattr(ActorCriticPolicy, name)
-    return getattr(type(policy), name, None) is original and name not in vars(policy)
-
-
 def _as_asked(policy: ActorCriticPolicy, observations: Any) -> Read:
     return lambda rows_B: policy.extract_features(picked(observations, rows_B))
 
 
 def _distribution_of(policy: ActorCriticPolicy) -> Network | None:
     """Return what kernels must know of a policy's distribution, None if they do not know it."""
-    own = _is_own(policy, "_get_action_dist_from_latent")
+    own = is_own(policy, "_get_action_dist_from_latent") and not draws_otherwise(policy)
     if not own or type(policy.action_dist) not in DISTRIBUTIONS:
         return None
     log_std = 0 if isinstance(policy.action_dist, DiagGaussianDistribution) else -1

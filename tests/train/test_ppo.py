@@ -321,6 +321,36 @@ def test_what_a_subclass_does_at_each_step_is_done() -> None:
     assert model.rollout_buffer.rewards.max() == -7
 
 
+@pytest.mark.parametrize("place", ["env", "rollout_buffer", "model"])
+def test_what_is_replaced_is_called_at_each_step(place: str) -> None:
+    model = PPO("MlpPolicy", kernels(), **SMALL)
+    name = {"env": "step", "rollout_buffer": "add", "model": "_update_info_buffer"}[place]
+    held: Any = model if place == "model" else getattr(model, place)
+    method, calls = getattr(held, name), []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        return method(*args, **kwargs)
+
+    setattr(held, name, counted)
+    model.learn(128)
+    assert len(calls) == SMALL["n_steps"]
+
+
+class Looks(PPO):
+    """Look at what every step says."""
+
+    seen = 0
+
+    def _update_info_buffer(self, infos: Any, dones: Any = None) -> None:
+        self.seen += 1
+        super()._update_info_buffer(infos, dones)
+
+
+def test_a_subclass_may_look_at_every_step() -> None:
+    assert Looks("MlpPolicy", kernels(), **SMALL).learn(128).seen == SMALL["n_steps"]
+
+
 class Reads(Quiet):
     def _on_rollout_end(self) -> None:
         self.calls.append(len(self.locals["infos"]))

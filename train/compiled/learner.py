@@ -16,7 +16,7 @@ from ...errors import UserError
 from .network import Floats
 from .parameters import SharedParameters
 from .rollout import Now, Record, World, act, by_address, collector, evaluate, turn_all, work_size
-from .structure import has_hooks, listens, modules_of, read, replaced, watched
+from .structure import draws_otherwise, has_hooks, listens, modules_of, read, replaced, watched
 from .transitions import NO_MASKS, inputs_of, order_of
 from .update import DONE, NOT_FINITE, Settings, Transitions, allocate, run_epochs
 
@@ -38,13 +38,13 @@ class Learner:
         self._optimizer = policy.optimizer
         self._parts = self._read_parts()
         self._still_fits: bool | None = None
+        self._is_watched = False
         self._admissible: Callable[[NDArray[Any]], Floats] | None = None
 
     def fits(self, policy: ActorCriticPolicy) -> bool:
         """Whether a policy is still the one that was read; its tensors may be others."""
         same = policy is self.policy and policy.optimizer is self._optimizer
-        same = same and policy.device.type == "cpu" and self._parts == self._read_parts()
-        return same and self._shared.can_link()
+        return same and self._parts == self._read_parts() and self._shared.can_link()
 
     def link(self) -> None:
         """Take over what torch has, if somebody has given it other tensors."""
@@ -56,13 +56,19 @@ class Learner:
             vars(module)["training"] = mode
 
     @contextmanager
-    def acting(self, admissible: Callable[[NDArray[Any]], Floats] | None = None) -> Iterator[None]:
+    def acting(
+        self,
+        admissible: Callable[[NDArray[Any]], Floats] | None = None,
+        is_watched: bool = True,
+    ) -> Iterator[None]:
         """Let the policy act compiled, where no gradient is asked for.
 
         Args:
             admissible: Says of observations which choices are, shape (N, K); None if all are.
+            is_watched: Whether somebody else's code runs at each step, who may change the policy.
         """
-        outer, self._admissible = self._admissible, admissible  # of a rollout around this one
+        outer = self._admissible, self._is_watched  # of a rollout around this one
+        self._admissible, self._is_watched = admissible, is_watched
         policy, held = self.policy, vars(self.policy)
         does = {"forward": self._act, "predict_values": self._evaluate}
         self._still_fits = None
@@ -71,7 +77,7 @@ class Learner:
         try:
             yield
         finally:
-            self._admissible, self._still_fits = outer, None
+            (self._admissible, self._is_watched), self._still_fits = outer, None
             for name in does:
                 held.pop(name, None)
             held |= before
@@ -179,7 +185,7 @@ class Learner:
         """Whether the policy, with what callbacks have made of it, can act compiled."""
         if torch.is_grad_enabled():
             return False
-        if self._still_fits is None:  # to look at all of it takes as long as a step
+        if self._still_fits is None or self._is_watched:  # which takes as long as to act
             self._still_fits = self.fits(self.policy)
         if self._still_fits and self._shared.apart():
             self._still_fits = self._shared.can_link()
@@ -228,6 +234,7 @@ class Learner:
             parameters,
             groups,
             type(self.policy.action_dist),
+            draws_otherwise(self.policy),
             watched(self._optimizer),
         ]
 

@@ -56,7 +56,10 @@ class SharedParameters:
     def can_link(self) -> bool:
         """Whether `link` leaves the parameters what they are to others."""
         return all(
-            p.shape == view.shape and not p.untyped_storage().is_shared()
+            p.shape == view.shape
+            and p.dtype is view.dtype
+            and p.device == view.device
+            and not p.untyped_storage().is_shared()
             for p, view in self.apart()
         )
 

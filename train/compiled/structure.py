@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.distributions import (
     CategoricalDistribution,
     DiagGaussianDistribution,
+    Distribution,
     MultiCategoricalDistribution,
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -33,7 +34,9 @@ OTHER_STEPS = ("amsgrad", "maximize", "differentiable", "decoupled_weight_decay"
 """Options with which torch's Adam takes other steps than the compiled one."""
 _FORWARD = frozenset({"forward", "forward_actor", "forward_critic", "logits", "split"})
 """Methods of networks that make up what these say."""
-_METHODS = frozenset(dir(ActorCriticPolicy))
+_METHODS = frozenset(dir(ActorCriticPolicy)) | _FORWARD
+_OF_DISTRIBUTION = frozenset(dir(Distribution))
+_AS_SHIPPED = dict(vars(ActorCriticPolicy))
 _OF_ALL = tuple(
     getattr(all_modules, f"_global_{name}_hooks", {})
     for name in ("forward", "forward_pre", "backward", "backward_pre")
@@ -56,10 +59,15 @@ def read(policy: ActorCriticPolicy) -> Network:
     parameters = list(policy.parameters())
     starts = dict(zip(map(id, parameters), places(parameters), strict=False))
     extractor = policy.mlp_extractor
+    for net in (extractor.policy_net, extractor.value_net):
+        if type(net) is not nn.Sequential:
+            raise NotCompiled(f"hidden layers are {_named(net)}")
     actor_L_5 = _layers([*extractor.policy_net, policy.action_net], starts)
     critic_L_5 = _layers([*extractor.value_net, policy.value_net], starts)
     gaussian = isinstance(policy.action_space, spaces.Box)
-    log_std = starts.pop(id(policy.log_std)) if gaussian else -1
+    log_std = starts.pop(id(policy.log_std), -1) if gaussian else -1
+    if gaussian and log_std < 0:
+        raise NotCompiled("the standard deviations are no parameter of the policy")
     if starts:
         raise NotCompiled("the policy has parameters outside of its layers")
     choices_A = choices_of(policy.action_space)
@@ -87,6 +95,18 @@ def replaced(module: nn.Module) -> list[str]:
     ]
 
 
+def is_own(policy: ActorCriticPolicy, name: str) -> bool:
+    """Tell whether a method of a policy is the one that stable-baselines3 wrote."""
+    original = _AS_SHIPPED[name]
+    return getattr(type(policy), name, None) is original and name not in vars(policy)
+
+
+def draws_otherwise(policy: ActorCriticPolicy) -> bool:
+    """Tell whether somebody has replaced how a policy's class, or its distribution, acts."""
+    is_patched = vars(ActorCriticPolicy) != _AS_SHIPPED
+    return is_patched or not vars(policy.action_dist).keys().isdisjoint(_OF_DISTRIBUTION)
+
+
 def watched(optimizer: torch.optim.Optimizer) -> bool:
     """Tell whether somebody takes part in an optimiser's steps."""
     own = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
@@ -105,7 +125,10 @@ def has_hooks(module: nn.Module) -> bool:
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
-        or any(_OF_ALL)
+        or _OF_ALL[0]
+        or _OF_ALL[1]
+        or _OF_ALL[2]
+        or _OF_ALL[3]
     )
 
 
@@ -165,25 +188,30 @@ def _check_policy(policy: ActorCriticPolicy) -> None:
         raise NotCompiled(f"actions are {type(policy.action_space).__name__}")
     if not isinstance(policy.observation_space, _OBSERVATIONS):
         raise NotCompiled(f"observations are {type(policy.observation_space).__name__}")
-    for extractor in (policy.pi_features_extractor, policy.vf_features_extractor):
+    asked = ("features_extractor", "pi_features_extractor", "vf_features_extractor")
+    for extractor in (getattr(policy, name) for name in asked):
         if type(extractor) is not FlattenExtractor:
             raise NotCompiled(f"features come from {type(extractor).__name__}")
     if type(policy.mlp_extractor) is not MlpExtractor:
         raise NotCompiled(f"hidden layers are {type(policy.mlp_extractor).__name__}")
     if type(policy.action_dist) not in DISTRIBUTIONS:
         raise NotCompiled(f"actions are drawn from a {type(policy.action_dist).__name__}")
+    if draws_otherwise(policy):
+        raise NotCompiled("somebody has replaced a method of its class, or of its distribution")
     for module in policy.modules():
         if has_hooks(module):
             raise NotCompiled("a module of the policy has hooks")
         for name in replaced(module):
             raise NotCompiled(f"somebody has replaced {type(module).__name__}.{name}")
-    for parameter in policy.parameters():
+    for name, parameter in policy.named_parameters():
         if listens(parameter):
-            raise NotCompiled("a parameter has hooks")
-        if parameter.dtype is not torch.float32 or not parameter.requires_grad:
-            raise NotCompiled("a parameter is frozen, or not float32")
+            raise NotCompiled(f"{name} has hooks")
+        if parameter.dtype is not torch.float32:
+            raise NotCompiled(f"{name} is {parameter.dtype}, not torch.float32")
+        if not parameter.requires_grad:
+            raise NotCompiled(f"{name} is frozen")
         if parameter.untyped_storage().is_shared():
-            raise NotCompiled("a parameter is in memory that processes share")
+            raise NotCompiled(f"{name} is in memory that processes share")
     if len({p.data_ptr() for p in policy.parameters()}) < len(list(policy.parameters())):
         raise NotCompiled("parameters share memory")
 
@@ -194,9 +222,11 @@ def _check_optimizer(policy: ActorCriticPolicy) -> None:
         raise NotCompiled("somebody takes part in the optimiser's steps")
     if type(optimizer) is not torch.optim.Adam:
         raise NotCompiled(f"the optimiser is {type(optimizer).__name__}, not Adam")
-    parameters = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    if len(optimizer.param_groups) > 1 or parameters != [id(p) for p in policy.parameters()]:
+    if len(optimizer.param_groups) > 1:
         raise NotCompiled("the optimiser has groups of parameters")
+    parameters = [id(p) for p in optimizer.param_groups[0]["params"]]
+    if parameters != [id(p) for p in policy.parameters()]:
+        raise NotCompiled("the optimiser's parameters are not those of the policy")
     (group,) = optimizer.param_groups
     for option in OTHER_STEPS:
         if group.get(option):
@@ -215,10 +245,16 @@ def _layers(modules: list[nn.Module], starts: dict[int, int]) -> Layers:
         elif type(module) in _ACTIVATIONS and rows and rows[-1][4] == LINEAR:
             rows[-1][4] = _ACTIVATIONS[type(module)]
         else:
-            raise NotCompiled(f"a layer is {module}")
+            raise NotCompiled(f"a layer is {_named(module)}")
     if any(place < 0 for row in rows for place in row[2:4]):
         raise NotCompiled("layers share parameters")
     return np.array(rows, np.int64)
+
+
+def _named(module: nn.Module) -> str:
+    """Return what a module is, in one line."""
+    said = str(module)
+    return type(module).__name__ if "\n" in said else said
 
 
 def _is_whole(layer: nn.Linear) -> bool:

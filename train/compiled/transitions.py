@@ -115,7 +115,11 @@ def check_choices(buffer: buffers.RolloutBuffer, transitions: Transitions) -> No
 
 
 def inputs_of(observations_N: NDArray[Any], policy: ActorCriticPolicy) -> Floats:
-    """Return observations of shape (N, ...) as the network takes them, shape (N, D)."""
+    """Return observations of shape (N, ...) as the network takes them, shape (N, D).
+
+    Raises:
+        UserError: D is not what the network takes: kernels look at no bounds.
+    """
     space = policy.observation_space
     if not isinstance(space, spaces.Box) or observations_N.dtype != np.float32:
         if isinstance(space, spaces.Discrete):
@@ -124,7 +128,13 @@ def inputs_of(observations_N: NDArray[Any], policy: ActorCriticPolicy) -> Floats
         seen = preprocess_obs(tensor, space, normalize_images=policy.normalize_images)
         assert isinstance(seen, torch.Tensor)
         observations_N = seen.numpy()
-    return _floats(observations_N.reshape(len(observations_N), -1))
+    inputs_N_D = _floats(observations_N.reshape(len(observations_N), -1))
+    if inputs_N_D.shape[1] != policy.features_dim:
+        raise UserError(
+            f"an observation has {inputs_N_D.shape[1]} numbers, where the policy, made for {space}, "
+            f"takes {policy.features_dim}: give it what its environment says, or set_env"
+        )
+    return inputs_N_D
 
 
 def order_of(

@@ -19,6 +19,8 @@ from palaestra.train.ppo import PPO
 from stable_baselines3.common import buffers
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
 from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -198,6 +200,10 @@ class Counts:
         ("", "evaluate_actions"),
         ("", "_get_action_dist_from_latent"),
         ("action_net", "forward"),
+        ("action_dist", "proba_distribution"),
+        ("action_dist", "log_prob"),
+        ("mlp_extractor", "forward_actor"),
+        ("mlp_extractor", "forward_critic"),
         ("optimizer", "step"),
     ],
 )
@@ -217,7 +223,9 @@ def test_a_method_that_somebody_replaced_is_called_as_sb3_calls_it(place: str, n
     assert counts[0] > 0
     assert counts[1] > 0
     # An evaluation of a rollout's last observations may be one of more; the rest is the same.
-    assert counts[0] == counts[1] or name in ("forward", "extract_features", "predict_values")
+    assert counts[0] == counts[1] or name in (
+        "forward", "extract_features", "forward_critic", "predict_values",
+    )  # fmt: skip
 
 
 def test_another_distribution_is_left_to_torch() -> None:
@@ -252,6 +260,99 @@ def test_hooks_of_all_modules_are_called() -> None:
     assert calls
 
 
+@pytest.mark.parametrize("name", ["forward", "extract_features"])
+def test_a_method_of_all_policies_that_somebody_replaced_is_called(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = PPO("MlpPolicy", kernels(), **SMALL).learn(128)
+    method, calls = getattr(ActorCriticPolicy, name), []
+
+    def other(*args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        return method(*args, **kwargs)
+
+    monkeypatch.setattr(ActorCriticPolicy, name, other)
+    torch_is_told(model, "method of its class")
+    assert calls
+
+
+class Halves(FlattenExtractor):
+    """See half of everything."""
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return super().forward(observations) / 2
+
+
+class Plain(torch.nn.Linear):
+    """A layer that is none of torch's own."""
+
+
+def other_extractor(policy: Any) -> None:
+    policy.features_extractor = Halves(policy.observation_space)
+
+
+def own_module(policy: Any) -> None:
+    policy.mlp_extractor.policy_net = Plain(3, 64)
+
+
+def single_layer(policy: Any) -> None:
+    policy.mlp_extractor.policy_net = torch.nn.Linear(3, 64)
+
+
+def nested_layers(policy: Any) -> None:
+    net = policy.mlp_extractor.policy_net
+    policy.mlp_extractor.policy_net = torch.nn.Sequential(torch.nn.Sequential(*net))
+
+
+def constant_deviation(policy: Any) -> None:
+    del policy.log_std
+    policy.log_std = torch.full((1,), -1.0)
+
+
+def deviation_in_a_buffer(policy: Any) -> None:
+    del policy.log_std
+    policy.register_buffer("log_std", torch.full((1,), -1.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (other_extractor, "Halves"),
+        (own_module, "hidden layers are Plain"),
+        (single_layer, "hidden layers are Linear"),
+        (nested_layers, "a layer is Sequential"),
+        (constant_deviation, "standard deviations"),
+        (deviation_in_a_buffer, "standard deviations"),
+    ],
+)
+def test_a_policy_that_somebody_rebuilt_runs_in_torch_as_sb3_runs_it(change: Any, why: str) -> None:
+    model = PPO("MlpPolicy", kernels("Pendulum-v1"), **SMALL)
+    change(model.policy)
+    model.policy.optimizer = torch.optim.Adam(model.policy.parameters(), lr=1e-3, eps=1e-5)
+    with pytest.warns(UserWarning, match=why) as told:
+        model.learn(128)
+    assert all("\n" not in str(one.message) for one in told)
+
+
+@pytest.mark.parametrize("width", [1, 4999, 5001])
+@pytest.mark.parametrize("hidden", [8, 512])
+def test_an_observation_of_another_width_is_refused(width: int, hidden: int) -> None:
+    space = spaces.Box(-1, 1, (5000,))
+    worlds = DummyVecEnv([lambda: gymnasium.wrappers.TransformObservation(
+        gymnasium.make("CartPole-v1"), lambda _: np.zeros(5000, np.float32), space,
+    )] * 4)  # fmt: skip
+
+    class Asks(BaseCallback):
+        def _on_step(self) -> bool:
+            with torch.no_grad():
+                self.model.policy.predict_values(torch.ones(4, width))  # type: ignore[operator]
+            return True
+
+    model = PPO("MlpPolicy", worlds, **SMALL, policy_kwargs={"net_arch": [hidden]})
+    with pytest.raises(UserError, match=f"has {width} numbers"):
+        model.learn(128, Asks())
+
+
 def in_place(policy: Any, bias: torch.Tensor) -> None:
     with torch.no_grad():
         policy.action_net.bias.copy_(bias)
@@ -269,6 +370,19 @@ def other_layer(policy: Any, bias: torch.Tensor) -> None:
     layer = torch.nn.Linear(64, 2)
     layer.bias.data = bias
     policy.action_net = layer
+
+
+def assigned(policy: Any, bias: torch.Tensor) -> None:
+    policy.load_state_dict(policy.state_dict() | {"action_net.bias": bias}, assign=True)
+
+
+def hooked(policy: Any, bias: torch.Tensor) -> None:
+    policy.action_net.register_forward_hook(lambda _module, _given, said: said + bias)
+
+
+def other_method(policy: Any, bias: torch.Tensor) -> None:
+    method = policy.action_net.forward
+    policy.action_net.forward = lambda latent: method(latent) + bias
 
 
 class Decide(BaseCallback):
@@ -299,8 +413,11 @@ class Quiet(Decide):
         return True
 
 
+CHANGES = [in_place, other_data, other_parameter, other_layer, assigned, hooked, other_method]
+
+
 @pytest.mark.filterwarnings("ignore:PPO")
-@pytest.mark.parametrize("change", [in_place, other_data, other_parameter, other_layer])
+@pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("kind", [Decide, Quiet])
 def test_what_a_callback_makes_of_the_policy_acts_at_once(change: Any, kind: Any) -> None:
     callback = kind(change, at_step=False)
@@ -309,11 +426,21 @@ def test_what_a_callback_makes_of_the_policy_acts_at_once(change: Any, kind: Any
 
 
 @pytest.mark.filterwarnings("ignore:PPO")
-@pytest.mark.parametrize("change", [in_place, other_data])
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_it_makes_of_it_between_two_steps_acts_at_the_next(change: Any) -> None:
     callback = Decide(change, at_step=True)
     PPO("MlpPolicy", kernels(), **SMALL).learn(128, callback)
     assert (callback.chosen == 1).all()
+
+
+def test_other_digits_between_two_steps_are_refused_as_torch_refuses_them() -> None:
+    class Doubles(BaseCallback):
+        def _on_step(self) -> bool:
+            self.model.policy.double()
+            return True
+
+    with pytest.raises(RuntimeError, match=r"[Dd]ouble"):
+        PPO("MlpPolicy", kernels(), **SMALL).learn(128, Doubles())
 
 
 def decay(model: Any) -> None:
