@@ -43,7 +43,8 @@ class RolloutBuffer(buffers.RolloutBuffer):
     The arrays (`observations`, `rewards`, `values`...) are SB3's, of shape (T, N, ...); the
     first `get` of a rollout flattens them, leaves out what is invalid and packs them, so what is
     written into them afterwards is not seen. Samples may be kept: memory is used again only
-    once nobody holds them.
+    once nobody holds them. `gamma` and `gae_lambda` are taken as Python's numbers, with which SB3
+    computes in float32.
 
     For the advantages an invalid transition is a cut-off: its return is its own value, so the
     steps before it bootstrap on the value of the state in which the machinery failed. At least
@@ -65,6 +66,7 @@ class RolloutBuffer(buffers.RolloutBuffer):
     """The arrays that go into a sample, in its order."""
     sample_class: ClassVar[Any] = RolloutBufferSamples
     """The named tuple that `get` yields."""
+    _made: tuple[NDArray[np.float32], ...] = ()
     _rollouts = 0
     _minibatches: Minibatches[Any] | None = None
 
@@ -74,6 +76,9 @@ class RolloutBuffer(buffers.RolloutBuffer):
         self.advantages.fill(np.nan)  # so that nobody learns from those that were not computed
         self.valid_T_N = np.ones((self.buffer_size, self.n_envs), bool)
         self.spoilt_T_N = np.zeros_like(self.valid_T_N)
+        self._made = (
+            self.rewards, self.values, self.episode_starts, self.advantages, self.returns,
+        )  # fmt: skip
         self._rollouts += 1
         self._loaded = False
         self._store_wide_by_environment()
@@ -127,6 +132,7 @@ class RolloutBuffer(buffers.RolloutBuffer):
         self._check_full()
         if self.generator_ready:
             raise UserError("the advantages of a rollout that is being learned from: reset() first")
+        self._take_over()
         last_values_N = row(on_host(last_values), self.n_envs, "last value")
         dones_N = row(dones, self.n_envs, "done")
         # An invalid step is an episode of one step whose reward is the value that was expected
@@ -229,6 +235,18 @@ class RolloutBuffer(buffers.RolloutBuffer):
         self._replace_observations({name: flat(part) for name, part in parts.items()})
         for name in self.fields[1:]:
             setattr(self, name, flat(getattr(self, name)))
+
+    def _take_over(self) -> None:
+        """Put what somebody has put in the place of an array into it: kernels look at no bounds."""
+        rewards, values, starts, advantages, returns = self._made
+        if self.rewards is not rewards:
+            store(rewards, self.rewards, "reward")
+        if self.values is not values:
+            store(values, self.values, "value")
+        if self.episode_starts is not starts:
+            store(starts, self.episode_starts, "episode start")
+        self.rewards, self.values, self.episode_starts = rewards, values, starts
+        self.advantages, self.returns = advantages, returns
 
     def _check_room(self) -> None:
         if self.full:

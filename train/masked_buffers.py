@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .buffers import DictRolloutBuffer, RolloutBuffer
-from .storing import on_host, store
+from .storing import on_host, reshaped, store
 
 _MOST_TOKENS = 2**24
 """Numbers up to which float32, in which SB3 hands out actions, tells one token from the next."""
@@ -54,12 +54,20 @@ class MaskableRolloutBuffer(RolloutBuffer):
     def admit(self, action_masks: NDArray[Any]) -> NDArray[np.float32]:
         """Say which actions of the transitions that are added next are admissible.
 
+        Args:
+            action_masks: Flags, shape (N, K), or (N, ...) with K in all.
+
         Returns:
             The masks as they are stored, shape (N, K).
         """
         self._check_room()
         masks_N_K: NDArray[np.float32] = self.action_masks[self.pos]
-        store(masks_N_K, np.reshape(action_masks, (self.n_envs, -1)), "action mask")
+        flags = np.asarray(action_masks)
+        if self.n_envs == 1 or flags.shape[:1] == (self.n_envs,):
+            flags = reshaped(flags, masks_N_K)
+        store(masks_N_K, flags, "action mask")
+        if np.count_nonzero(masks_N_K * (masks_N_K - 1)):
+            raise UserError("an action mask is 1 where an action is admissible and 0 elsewhere")
         return masks_N_K
 
     def add(self, *args: Any, action_masks: NDArray[Any] | None = None, **kwargs: Any) -> None:

@@ -82,4 +82,5 @@ def _can_hold(dtype: np.dtype[Any], array: NDArray[Any]) -> bool:
 
 @cache
 def _can_cast(given: np.dtype[Any], dtype: np.dtype[Any]) -> bool:
-    return np.can_cast(given, dtype, "same_kind")
+    """Tell whether no number becomes another one: a float loses digits, an integer what it is."""
+    return np.can_cast(given, dtype, "safe" if dtype.kind in "iu" else "same_kind")

@@ -44,10 +44,12 @@ def our_permutation(count: int) -> Any:
     return shuffled(count, int(np.random.random() * 2**53))  # noqa: NPY002
 
 
-def pair(observation: str = "box", action: str = "discrete", steps: int = T) -> tuple[Any, Any]:
+def pair(
+    observation: str = "box", action: str = "discrete", steps: int = T, envs: int = N
+) -> tuple[Any, Any]:
     """Return SB3's buffer and ours."""
     space, is_dict = OBSERVATIONS[observation], observation == "dict"
-    options = (steps, space, ACTIONS[action], "cpu", 0.9, 0.95, N)
+    options = (steps, space, ACTIONS[action], "cpu", 0.9, 0.95, envs)
     stock = buffers.DictRolloutBuffer if is_dict else buffers.RolloutBuffer
     return stock(*options), (DictRolloutBuffer if is_dict else RolloutBuffer)(*options)
 
@@ -297,11 +299,51 @@ def test_what_does_not_fit_is_named(changes: Any, message: str) -> None:
 
 def test_numbers_are_not_cut_off_silently() -> None:
     _, buffer = pair("bytes")
-    for obs in (np.full((N, 5), 256), np.full((N, 5), -1), np.full((N, 5), 0.5)):
+    for obs in (
+        np.full((N, 5), 256), np.full((N, 5), -1), np.full((N, 5), 0.5),
+        np.full((N, 5), 256, np.uint16), np.full((N, 5), 300, np.uint64),
+    ):  # fmt: skip
         with pytest.raises(UserError, match="which uint8 cannot hold"):
             buffer.add(**step(buffer, 0) | {"obs": obs})
     buffer.add(**step(buffer, 0) | {"obs": np.full((N, 5), 255.0)})
     assert (buffer.observations[0] == 255).all()
+
+
+@pytest.mark.parametrize("name", ["rewards", "values", "episode_starts"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda array: array.astype(np.float64),
+        np.asfortranarray,
+        lambda array: np.repeat(array, 2, axis=1)[:, ::2],
+    ],
+)
+@pytest.mark.parametrize("envs", [N, 40])
+def test_advantages_are_of_what_somebody_put_in_the_place_of_an_array(
+    name: str, change: Any, envs: int
+) -> None:
+    theirs, ours = pair(envs=envs)
+    rng = np.random.default_rng(0)
+    for t in range(T):
+        scalars = rng.normal(size=(4, envs)).astype(np.float32)
+        rest = scalars[1] > 0, torch.from_numpy(scalars[2]), torch.from_numpy(scalars[3])
+        for buffer in (theirs, ours):
+            buffer.add(buffer.observations[t], np.zeros(envs, int), scalars[0], *rest)
+    for buffer in (theirs, ours):
+        setattr(buffer, name, change(getattr(buffer, name)))
+        buffer.compute_returns_and_advantage(torch.ones(envs), np.zeros(envs, bool))
+    np.testing.assert_allclose(ours.advantages, theirs.advantages, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(ours.values, theirs.values)
+
+
+@pytest.mark.parametrize("name", ["rewards", "values", "episode_starts"])
+@pytest.mark.parametrize("cut", [np.s_[:2], np.s_[:, :2]])
+def test_what_does_not_fit_in_the_place_of_an_array_is_named(name: str, cut: Any) -> None:
+    _, buffer = pair()
+    fill(buffer)
+    setattr(buffer, name, getattr(buffer, name)[cut])
+    with pytest.raises(UserError, match=f"the {name.removesuffix('s').replace('_', ' ')} has shape"):
+        buffer.compute_returns_and_advantage(torch.ones(N), np.zeros(N, bool))
 
 
 def test_a_missing_key_is_named() -> None:

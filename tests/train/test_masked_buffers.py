@@ -88,6 +88,22 @@ def test_masks_that_do_not_fit_are_refused() -> None:
         MaskableRolloutBuffer(T, BOX, BOX, "cpu", n_envs=N)
 
 
+@pytest.mark.parametrize(
+    ("masks", "why"),
+    [
+        (np.ones((3, N)), "shape"),
+        (np.ones(3 * N), "shape"),
+        (np.ones(3), "shape"),
+        (np.full((N, 3), 0.5), "1 where"),
+        (np.full((N, 3), -1e9), "1 where"),
+    ],
+)
+def test_what_are_no_masks_are_not_taken_for_some(masks: Any, why: str) -> None:
+    buffer = MaskableRolloutBuffer(T, BOX, spaces.Discrete(3), "cpu", n_envs=N)
+    with pytest.raises(UserError, match=why):
+        buffer.admit(masks)
+
+
 def test_masks_of_what_is_invalid_go_with_it() -> None:
     buffer = MaskableRolloutBuffer(T, BOX, spaces.Discrete(4), "cpu", n_envs=N)
     masks = np.random.default_rng(0).random((T, N, 4)) < 0.5

@@ -131,8 +131,8 @@ def inputs_of(observations_N: NDArray[Any], policy: ActorCriticPolicy) -> Floats
     inputs_N_D = _floats(observations_N.reshape(len(observations_N), -1))
     if inputs_N_D.shape[1] != policy.features_dim:
         raise UserError(
-            f"an observation has {inputs_N_D.shape[1]} numbers, where the policy, made for {space}, "
-            f"takes {policy.features_dim}: give it what its environment says, or set_env"
+            f"an observation has {inputs_N_D.shape[1]} numbers, where the policy, made for "
+            f"{space}, takes {policy.features_dim}: give it what its environments say"
         )
     return inputs_N_D
 
