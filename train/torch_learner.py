@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
+from torch.autograd import Variable
 from torch.nn import functional as F
 
 from ..errors import UserError
@@ -114,7 +115,13 @@ class TorchLearner:
     def _descend(self, loss: _Loss, descent: Descent, settings: Settings) -> Any:
         """Take a step, and return the norm of the gradient before it was clipped."""
         descent.clear()
-        torch.autograd.backward(loss.roots, loss.slopes)
+        if loss.slopes == [None]:
+            torch.autograd.backward(loss.roots)
+        else:  # what `backward` calls after imports that take a third of a start
+            Variable._execution_engine.run_backward(
+                tuple(loss.roots), tuple(loss.slopes), False, False, (),
+                allow_unreachable=True, accumulate_grad=True,
+            )  # fmt: skip
         norm = descent.step(settings.max_grad_norm)
         if isinstance(norm, float) and not math.isfinite(norm):
             raise _diverged()

@@ -244,6 +244,17 @@ def test_a_training_compiles_and_loads_what_it_uses() -> None:
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code]).returncode == 0
 
 
+def test_a_training_in_torch_loads_no_compiler_either() -> None:
+    code = (
+        "import sys, torch\n"
+        "from palaestra.train.ppo import PPO\n"
+        "options = {'activation_fn': torch.nn.ELU}\n"
+        "PPO('MlpPolicy', 'CartPole-v1', n_steps=32, policy_kwargs=options).learn(32)\n"
+        "sys.exit(not {'torch._dynamo', 'sympy'}.isdisjoint(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code]).returncode == 0
+
+
 def test_a_seed_is_a_training() -> None:
     one, same, other = (
         PPO("MlpPolicy", kernels(), **(SMALL | {"seed": seed})).learn(256) for seed in (0, 0, 1)

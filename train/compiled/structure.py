@@ -55,8 +55,8 @@ def read(policy: ActorCriticPolicy) -> Network:
         NotCompiled: it is none that the kernels know.
     """
     _check_policy(policy)
-    _check_optimizer(policy)
-    parameters = list(policy.parameters())
+    _check_optimizer(policy.optimizer)
+    parameters = _parameters_of(policy)
     starts = dict(zip(map(id, parameters), places(parameters), strict=False))
     extractor = policy.mlp_extractor
     for net in (extractor.policy_net, extractor.value_net):
@@ -198,12 +198,32 @@ def _check_policy(policy: ActorCriticPolicy) -> None:
         raise NotCompiled(f"actions are drawn from a {type(policy.action_dist).__name__}")
     if draws_otherwise(policy):
         raise NotCompiled("somebody has replaced a method of its class, or of its distribution")
-    for module in policy.modules():
+    for module in modules_of(policy):
         if has_hooks(module):
             raise NotCompiled("a module of the policy has hooks")
         for name in replaced(module):
             raise NotCompiled(f"somebody has replaced {type(module).__name__}.{name}")
-    for name, parameter in policy.named_parameters():
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    if watched(optimizer):
+        raise NotCompiled("somebody takes part in the optimiser's steps")
+    if type(optimizer) is not torch.optim.Adam:
+        raise NotCompiled(f"the optimiser is {type(optimizer).__name__}, not Adam")
+    if len(optimizer.param_groups) > 1:
+        raise NotCompiled("the optimiser has groups of parameters")
+    (group,) = optimizer.param_groups
+    for option in OTHER_STEPS:
+        if group.get(option):
+            raise NotCompiled(f"the optimiser has {option}")
+    if isinstance(group["lr"], torch.Tensor):
+        raise NotCompiled("the learning rate is a tensor")
+
+
+def _parameters_of(policy: ActorCriticPolicy) -> list[nn.Parameter]:
+    """Return the parameters of a policy, if kernels can take them and Adam steps all of them."""
+    named = dict(policy.named_parameters())
+    for name, parameter in named.items():
         if listens(parameter):
             raise NotCompiled(f"{name} has hooks")
         if parameter.dtype is not torch.float32:
@@ -212,27 +232,13 @@ def _check_policy(policy: ActorCriticPolicy) -> None:
             raise NotCompiled(f"{name} is frozen")
         if parameter.untyped_storage().is_shared():
             raise NotCompiled(f"{name} is in memory that processes share")
-    if len({p.data_ptr() for p in policy.parameters()}) < len(list(policy.parameters())):
+    parameters = list(named.values())
+    if len({p.data_ptr() for p in parameters}) < len(parameters):
         raise NotCompiled("parameters share memory")
-
-
-def _check_optimizer(policy: ActorCriticPolicy) -> None:
-    optimizer = policy.optimizer
-    if watched(optimizer):
-        raise NotCompiled("somebody takes part in the optimiser's steps")
-    if type(optimizer) is not torch.optim.Adam:
-        raise NotCompiled(f"the optimiser is {type(optimizer).__name__}, not Adam")
-    if len(optimizer.param_groups) > 1:
-        raise NotCompiled("the optimiser has groups of parameters")
-    parameters = [id(p) for p in optimizer.param_groups[0]["params"]]
-    if parameters != [id(p) for p in policy.parameters()]:
+    (group,) = policy.optimizer.param_groups
+    if [id(p) for p in group["params"]] != [id(p) for p in parameters]:
         raise NotCompiled("the optimiser's parameters are not those of the policy")
-    (group,) = optimizer.param_groups
-    for option in OTHER_STEPS:
-        if group.get(option):
-            raise NotCompiled(f"the optimiser has {option}")
-    if isinstance(group["lr"], torch.Tensor):
-        raise NotCompiled("the learning rate is a tensor")
+    return parameters
 
 
 def _layers(modules: list[nn.Module], starts: dict[int, int]) -> Layers:
