@@ -132,19 +132,26 @@ class RolloutBuffer(buffers.RolloutBuffer):
         self._check_full()
         if self.generator_ready:
             raise UserError("the advantages of a rollout that is being learned from: reset() first")
-        self._take_over()
+        rewards_T_N, values_T_N, starts_T_N, advantages_T_N, returns_T_N = self._made
+        if not (
+            self.rewards is rewards_T_N
+            and self.values is values_T_N
+            and self.episode_starts is starts_T_N
+        ):
+            self._take_over()
+        self.advantages, self.returns = advantages_T_N, returns_T_N
         last_values_N = row(on_host(last_values), self.n_envs, "last value")
         dones_N = row(dones, self.n_envs, "done")
         # An invalid step is an episode of one step whose reward is the value that was expected
         # of it: then the recursion finds an advantage of exactly 0 and carries nothing across.
         if np.count_nonzero(self.valid_T_N) < self.valid_T_N.size:
             invalid_T_N = ~self.valid_T_N
-            self.rewards[invalid_T_N] = self.values[invalid_T_N]
-            self.episode_starts[1:][invalid_T_N[:-1]] = 1.0
+            rewards_T_N[invalid_T_N] = values_T_N[invalid_T_N]
+            starts_T_N[1:][invalid_T_N[:-1]] = 1.0
             dones_N[invalid_T_N[-1]] = 1.0
         finite = estimate_advantages(
-            self.rewards, self.values, self.episode_starts, last_values_N, dones_N,
-            float(self.gamma), float(self.gae_lambda), self.advantages, self.returns,
+            rewards_T_N, values_T_N, starts_T_N, last_values_N, dones_N,
+            float(self.gamma), float(self.gae_lambda), advantages_T_N, returns_T_N,
         )  # fmt: skip
         if not finite:
             self._name_what_is_not_finite(last_values_N)
@@ -238,15 +245,10 @@ class RolloutBuffer(buffers.RolloutBuffer):
 
     def _take_over(self) -> None:
         """Put what somebody has put in the place of an array into it: kernels look at no bounds."""
-        rewards, values, starts, advantages, returns = self._made
-        if self.rewards is not rewards:
-            store(rewards, self.rewards, "reward")
-        if self.values is not values:
-            store(values, self.values, "value")
-        if self.episode_starts is not starts:
-            store(starts, self.episode_starts, "episode start")
-        self.rewards, self.values, self.episode_starts = rewards, values, starts
-        self.advantages, self.returns = advantages, returns
+        names = ("rewards", "values", "episode_starts")
+        for name, made_T_N in zip(names, self._made, strict=False):
+            store(made_T_N, getattr(self, name), name.removesuffix("s").replace("_", " "))
+            setattr(self, name, made_T_N)
 
     def _check_room(self) -> None:
         if self.full:
