@@ -23,6 +23,8 @@ AGENTS = {
     "openai": f"{__name__}.remote:Remote",
 }
 """Name: where the class is."""
+_TRAINED = ("ppo", "language-ppo", "language-choices")
+"""Of these a user gives the folder."""
 
 __all__ = ["AGENTS", "Actions", "Agent", "Seat", "agent_class", "resolve", "spelled_out"]
 
@@ -36,10 +38,7 @@ def agent_class(name: str) -> type[Agent]:
     if name not in AGENTS:
         near = difflib.get_close_matches(name.lower(), AGENTS, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(
-            f"unknown agent {name!r}; {hint}give {', '.join(AGENTS)}:MODEL@URL, a checkpoint's "
-            "folder, or the name or folder of a language model"
-        )
+        raise UserError(f"unknown agent {name!r}; {hint}{_whom()}")
     module, _, attribute = AGENTS[name].partition(":")
     found: type[Agent] = getattr(import_module(module), attribute)
     return found
@@ -58,7 +57,7 @@ def resolve(text: str) -> tuple[type[Agent], dict[str, Any]]:
     """
     if _is_remote(text):
         return agent_class("openai"), _address(text)
-    if text in ("ppo", "language-ppo", "language-choices"):
+    if text in _TRAINED:
         raise UserError(f"an untrained {text} cannot play: train one, then give its run's folder")
     if text in AGENTS:
         return agent_class(text), {}
@@ -67,8 +66,10 @@ def resolve(text: str) -> tuple[type[Agent], dict[str, Any]]:
         return _in_folder(path)
     if path and is_gguf(path):
         return agent_class("language-model"), {"model": str(path)}
-    if (path and path.exists()) or text.startswith((".", "/", "~")) or text.endswith("/"):
+    if path and path.exists():
         raise UserError(f"{text!r} is not a folder that holds an agent; give a run or a checkpoint")
+    if _means_folder(text, path):
+        raise UserError(f"there is no folder {text!r}; {_whom()}")
     if text.lower() == PACKAGED_MODEL.lower() or text.count("/") == 1:  # or owner/model of a hub
         return agent_class("language-model"), {"model": text}
     return agent_class(text), {}
@@ -101,6 +102,22 @@ def _path(text: str) -> Path | None:
     except (OSError, RuntimeError, ValueError):
         return None
     return path
+
+
+def _means_folder(text: str, path: Path | None) -> bool:
+    """Tell a folder, which need not be there, from the name of a model and its owner on a hub."""
+    if text.startswith((".", "/", "~", "runs/")) or text.endswith("/") or text.count("/") > 1:
+        return True
+    # Of two parts, the first is a folder here.
+    return path is not None and len(path.parts) > 1 and path.parent.is_dir()
+
+
+def _whom() -> str:
+    untrained = ", ".join(name for name in AGENTS if name not in _TRAINED)
+    return (
+        f"give {untrained}:MODEL@URL, a run's folder, which `palaestra train` makes, or the name "
+        "or folder of a language model"
+    )
 
 
 def _in_folder(path: Path) -> tuple[type[Agent], dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 Idea: what can go wrong is told apart by whose it is. What the endpoint refuses is the user's
 mistake, and asking again would not help; everything else may pass, is asked again with growing
-pauses, and in the end is nobody's mistake (`Unanswered`).
+pauses, and in the end is nobody's mistake (`Unanswered`), but where nobody has ever been reached.
 """
 
 import json
@@ -91,6 +91,8 @@ class Endpoint:
     """Waits for an event, and no longer than so many seconds."""
     chance: random.Random = field(default_factory=random.Random, repr=False)
     """Spreads the pauses of threads that failed together; no episode depends on it."""
+    reached: Event = field(default_factory=Event, repr=False)
+    """Whether there has ever been a connection."""
 
     def __post_init__(self) -> None:
         if not 0 < self.timeout < math.inf or self.retries < 0:
@@ -111,7 +113,8 @@ class Endpoint:
             stop: Ends the waiting as soon as somebody sets it.
 
         Raises:
-            UserError: the endpoint refuses the request, its key or its model.
+            UserError: the endpoint refuses the request, its key or its model, or nobody has ever
+                been there.
             Unanswered: it failed in all tries, or was stopped.
         """
         data, failure = json.dumps(body).encode(), Unanswered("nobody waits for it any more")
@@ -125,6 +128,10 @@ class Endpoint:
                 return self._read(self._once(path, data, stop), read)
             except Unanswered as error:
                 failure = error
+        if not self.reached.is_set() and not stop.is_set():
+            raise UserError(
+                f"{self.url} has never answered ({failure}): start it, or give another address"
+            )
         raise failure
 
     def _rest(self, stop: Event, seconds: float) -> None:
@@ -146,7 +153,7 @@ class Endpoint:
         """Return the answer to one request."""
         try:
             status, answer, after = exchange(
-                self.url + path, data, self._headers(), self.timeout, stop
+                self.url + path, data, self._headers(), self.timeout, stop, self.reached
             )
         except FAULTS as error:
             told = self._clean(str(error))

@@ -20,7 +20,7 @@ _LOOK = 0.2
 
 
 def exchange(
-    url: str, data: bytes, headers: dict[str, str], timeout: float, stop: Event
+    url: str, data: bytes, headers: dict[str, str], timeout: float, stop: Event, reached: Event
 ) -> tuple[int, bytes, str]:
     """Post bytes, and return the status, the bytes and the `Retry-After` of the answer.
 
@@ -30,6 +30,7 @@ def exchange(
         headers: What goes with it.
         timeout: Seconds for all of it.
         stop: Ends the waiting as soon as somebody sets it.
+        reached: Is set as soon as there is a connection.
 
     Raises:
         OSError, HTTPException, ValueError: there is no whole answer; see `FAULTS`.
@@ -39,6 +40,7 @@ def exchange(
     kind: type[HTTPConnection] = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     with closing(kind(parts.hostname or "", parts.port, timeout=timeout)) as connection:
         connection.connect()
+        reached.set()
         connection.sock.settimeout(max(deadline - time.monotonic(), 0.001))
         connection.request("POST", parts.path, data, {**headers, "Connection": "close"})
         source: Any = _Until(connection.sock, deadline, stop)

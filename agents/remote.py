@@ -32,7 +32,7 @@ class Remote(Agent):
     the endpoint has taken out of the text is put back. The key is the environment's
     `OPENAI_API_KEY`. What passes, such as a limit of requests, an overload, a connection that
     breaks or an answer that is none, is tried again; if it does not pass, the agent's machinery
-    has failed, not the agent.
+    has failed, not the agent. Where there has never been a connection, the address is wrong.
 
     Args:
         seat: Where it plays.
@@ -117,7 +117,7 @@ class Remote(Agent):
         """Continue the dialogue of each episode by one message.
 
         Raises:
-            UserError: the endpoint refuses a request.
+            UserError: the endpoint refuses a request, or there is none.
         """
         # Numbers are drawn before anything is asked, so who fails or is late moves no other's.
         bodies = [self._body(i["messages"], rng) for i, rng in zip(infos, rngs, strict=True)]

@@ -1,5 +1,6 @@
 """Boards: from records to a ranking that refuses to rank inside the noise."""
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -45,22 +46,24 @@ class Row:
 
     agent: str
     training_steps: int | None
-    rank: int
-    """1 and the number of agents that are better beyond the noise."""
+    rank: int | None
+    """1 and the number of agents that are better beyond the noise; None without a return."""
     score: Estimate | None
     """Normalised: 0 is the random agent, 1 the oracle. None where one of the two is missing."""
-    returns: Estimate
+    returns: Estimate | None
+    """None where the machinery has spoilt every episode."""
     success: float | None
     episodes: int
     seeds: int
     """Training seeds; 1 for an agent that is not trained here."""
-    tokens: float
+    tokens: float | None
     """Generated in an episode, on average."""
     cost: float | None
     """Dollars of an episode, on average of those that have a price; None where none has."""
-    seconds: float
+    seconds: float | None
     """Of an episode, on average."""
     failures: dict[str, int]
+    """How often each occurred; under `infra`, attempts that the machinery has spoilt."""
     commands: list[str]
     """What plays its episodes again."""
 
@@ -87,12 +90,18 @@ class Standing:
     @property
     def missing(self) -> list[str]:
         """The anchors without which there is no normalised score."""
-        return [name for name in ("random", "oracle") if name not in {r.agent for r in self.rows}]
+        measured = {row.agent for row in self.rows if row.returns}
+        return [name for name in ("random", "oracle") if name not in measured]
 
     @property
     def has_costs(self) -> bool:
         """Whether the episodes of anybody here have a price."""
         return any(row.cost is not None for row in self.rows)
+
+    @property
+    def has_infra(self) -> bool:
+        """Whether the machinery has spoilt an attempt of anybody here."""
+        return any("infra" in row.failures for row in self.rows)
 
 
 def standings(records: Sequence[Record]) -> list[Standing]:
@@ -171,17 +180,25 @@ def _units(records: Sequence[Record]) -> Sample:
 def _rows(records: Sequence[Record]) -> list[Row]:
     names = sorted({_player(r) for r in records}, key=str)
     groups = [[r for r in records if _player(r) == name] for name in names]
+    spoilt = [group for group in groups if not any(r.valid for r in group)]
     groups = [group for group in groups if any(r.valid for r in group)]
     samples = [_units([r for r in group if r.valid]) for group in groups]
     means = {group[0].agent: float(s.mean()) for group, s in zip(groups, samples, strict=True)}
-    rows = []
+    rows = [_row(group, None, None, None) for group in spoilt]
     for group, sample in zip(groups, samples, strict=True):
         rank = 1 + sum(is_better(other, sample) for other in samples if other is not sample)
         returns = estimate(sample)
         anchored = "random" in means and "oracle" in means
         score = returns.scaled(means["random"], means["oracle"]) if anchored else None
         rows.append(_row(group, rank, returns, score))
-    return sorted(rows, key=lambda row: (row.rank, -row.returns.mean, row.agent))
+    return sorted(rows, key=_order)
+
+
+def _order(row: Row) -> tuple[float, float, str]:
+    """Put the better first, and last who has no rank."""
+    if row.rank is None or row.returns is None:
+        return math.inf, 0.0, row.agent
+    return row.rank, -row.returns.mean, row.agent
 
 
 def _player(record: Record) -> tuple[str, int | None, str | None]:
@@ -191,10 +208,10 @@ def _player(record: Record) -> tuple[str, int | None, str | None]:
     return record.agent, record.training_steps, identity
 
 
-def _row(group: Sequence[Record], rank: int, returns: Estimate, score: Estimate | None) -> Row:
+def _row(
+    group: Sequence[Record], rank: int | None, returns: Estimate | None, score: Estimate | None
+) -> Row:
     valid = [r for r in group if r.valid]
-    solved = [r.success for r in valid if r.success is not None]
-    costs = [r.cost for r in valid if r.cost is not None]
     failures: dict[str, int] = {}
     for record in group:
         for failure, count in record.failures.items():
@@ -205,15 +222,21 @@ def _row(group: Sequence[Record], rank: int, returns: Estimate, score: Estimate 
         rank=rank,
         score=score,
         returns=returns,
-        success=float(np.mean(solved)) if solved else None,
+        success=_mean([r.success for r in valid]),
         episodes=len(valid),
         seeds=len({r.training_seed for r in valid}),
-        tokens=float(np.mean([r.tokens for r in valid])),
-        cost=float(np.mean(costs)) if costs else None,
-        seconds=float(np.mean([r.seconds for r in valid])),
+        tokens=_mean([r.tokens for r in valid]),
+        cost=_mean([r.cost for r in valid]),
+        seconds=_mean([r.seconds for r in valid]),
         failures=failures,
         commands=list(dict.fromkeys(r.command for r in group)),
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of those that are known, None if none is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _curves(records: Sequence[Record]) -> list[Curve]:
@@ -242,7 +265,7 @@ def as_table(standing: Standing) -> RichTable:
     for row in standing.rows:
         # A long name goes on in the next line, lest it cut the numbers.
         rank, name, *numbers = _cells(row, standing)
-        name = textwrap.fill(name, 26 if standing.has_costs else 40)
+        name = textwrap.fill(name, 40 - sum(len(column) + 3 for column in _further(standing)))
         table.add_row(*(escape(cell) for cell in (rank, name, *numbers)))
     return table
 
@@ -254,23 +277,33 @@ _COLUMNS = (
 
 
 def _columns(standing: Standing) -> tuple[str, ...]:
-    return (*_COLUMNS, "Dollars/ep.") if standing.has_costs else _COLUMNS
+    return (*_COLUMNS, *_further(standing))
+
+
+def _further(standing: Standing) -> tuple[str, ...]:
+    """Return the columns that are there only where somebody has something in them."""
+    return ("Dollars/ep.",) * standing.has_costs + ("Infra",) * standing.has_infra
 
 
 def _cells(row: Row, standing: Standing) -> tuple[str, ...]:
-    cells = (
-        str(row.rank),
+    further = {"Dollars/ep.": _dollars(row.cost), "Infra": str(row.failures.get("infra", 0))}
+    return (
+        _or_dash(row.rank, "d"),
         row.agent,
         "–" if row.score is None else _hundredths(row.score.mean),
         written_interval(row.score),
-        f"{row.returns.mean:.2f}",
-        "–" if row.success is None else f"{row.success:.0%}",
+        _or_dash(None if row.returns is None else row.returns.mean, ".2f"),
+        _or_dash(row.success, ".0%"),
         str(row.episodes),
         str(row.seeds),
-        f"{row.tokens:.0f}",
-        f"{row.seconds:.3f}",
+        _or_dash(row.tokens, ".0f"),
+        _or_dash(row.seconds, ".3f"),
+        *(further[column] for column in _further(standing)),
     )
-    return (*cells, _dollars(row.cost)) if standing.has_costs else cells
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 def written_interval(value: Estimate | None) -> str:

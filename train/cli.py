@@ -102,13 +102,13 @@ def _add_warmup(commands: Any) -> None:
 
 
 def _warmup(options: argparse.Namespace) -> int:
-    from ..envs import views
     from .language_training import warm_up
+    from .listing import find
     from .progress import progress_bar
     from .recipe import LanguageRecipe, load_recipe, parse_settings
     from .training import make_folder
 
-    env_id = views.find_spec(options.env).id
+    env_id = find(options.env).id
     recipe = load_recipe(env_id, options.recipe, parse_settings(options.set), "language-ppo")
     assert isinstance(recipe, LanguageRecipe)
     _check_device(options.device)
@@ -145,12 +145,12 @@ def _add_train(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from ..envs import views
+    from .listing import find
     from .progress import progress_bar
     from .recipe import load_recipe, parse_settings
     from .training import Run, recorded, train
 
-    env_id = views.find_spec(options.env).id
+    env_id = find(options.env).id
     folder = options.out or _run_folder(env_id, options.agent or "ppo", options.seed)
     begun = recorded(folder) if options.resume else None
     agent = options.agent or (begun.agent if begun else "ppo")
@@ -212,7 +212,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     if broken := [episode for episode in ended if episode.broken]:
         print(f"{len(broken)} spoilt by the machinery, the last one: {broken[-1].observation}")
     print(
-        f"{played} episodes played, {known} were recorded before: {options.records}\n"
+        f"{played} episode{'' if played == 1 else 's'} played, "
+        f"{known} {'was' if known == 1 else 'were'} recorded before: {options.records}\n"
         f"  rank: palaestra board {options.records} --html board.html"
     )
     return 0
@@ -236,6 +237,8 @@ def _board(options: argparse.Namespace) -> int:
         console().print(as_table(standing))
         if standing.missing:
             print(f"  no scores: evaluate {' and '.join(standing.missing)} on the same tasks")
+        if standing.has_infra:
+            print("  infra: attempts that the machinery spoilt; evaluate plays lost episodes again")
     print("Scores: random 0, oracle 1. Agents that the noise does not tell apart share a rank.")
     if options.html:
         write_page(found, options.html, records)
@@ -256,9 +259,11 @@ def _add_check(commands: Any) -> None:
 def _check(options: argparse.Namespace) -> int:
     from ..envs.checking import check
     from .checking import report
+    from .listing import find
 
     # A module in the folder where somebody stands can be named, too.
     sys.path.append(os.getcwd())
+    find(options.env)
     found = check(
         options.env, episodes=options.episodes, hostile=options.hostile, seed=options.seed
     )
@@ -307,9 +312,10 @@ def _add_mcp(commands: Any) -> None:
 def _mcp(options: argparse.Namespace) -> int:
     from ..envs import views
     from ..envs.tools.mcp_server import serve_stdio
+    from .listing import find
 
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the protocol alone
-        spec = views.find_spec(options.env)
+        spec = find(options.env)
         env = views.make(spec.id)
         tools = env.get_wrapper_attr("tools") if views.is_text(env) else {}
         if not tools:
@@ -320,13 +326,19 @@ def _mcp(options: argparse.Namespace) -> int:
 
 
 def _add_bench(commands: Any) -> None:
+    from .benchmarks import NAMES
+
     does = "measure speed side by side with other libraries"
     parser = _command(commands, "bench", _bench, does, "palaestra bench envs --json envs.json")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which; none runs all")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME",
+        help=f"{', '.join(NAMES)}; none runs all. Each takes minutes, language half an hour",
+    )  # fmt: skip
     parser.add_argument("--rounds", type=_positive, help="of each contestant")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write the results; a folder if there are several"
-    )
+        "--json", type=Path, metavar="FILE",
+        help="write the results; a folder if there are several. In an existing folder: NAME.json",
+    )  # fmt: skip
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -412,9 +424,10 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 def _seat(options: argparse.Namespace) -> tuple[Any, str, str | None]:
     from ..envs import views
     from .evaluation import seat
+    from .listing import find
     from .recipe import parse_settings
 
-    spec = views.find_spec(options.env)
+    spec = find(options.env)
     splits = views.splits_of(spec)
     split = options.split or ("test" if "test" in splits else None)
     _check_device(options.device)

@@ -245,6 +245,12 @@ def load_recipe(
     source = path if path and (path.is_file() or not packaged.is_file()) else packaged
     try:
         book = yaml.safe_load(source.read_text("utf-8"))
+    except FileNotFoundError:
+        books = (files(__package__) / "recipes").iterdir()
+        named = ", ".join(sorted(book.name.removesuffix(".yaml") for book in books))
+        raise UserError(
+            f"cannot read the recipe {path}: there is no such file; the named recipes are: {named}"
+        ) from None
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror}") from None
     except _UNREADABLE as error:

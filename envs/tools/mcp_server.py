@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
+from ... import __version__
 from ...errors import UserError
 from . import BadArguments, Tool, ToolError
 
@@ -61,7 +62,7 @@ def serve(tools: Iterable[Tool], name: str = "palaestra") -> Server[Any]:
         except ToolError as error:
             return _result(str(error), error.failure)
 
-    return Server(name, on_list_tools=list_tools, on_call_tool=call_tool)
+    return Server(name, version=__version__, on_list_tools=list_tools, on_call_tool=call_tool)
 
 
 def serve_stdio(tools: Iterable[Tool], name: str = "palaestra") -> None:

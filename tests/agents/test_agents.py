@@ -71,9 +71,13 @@ def test_who_is_untrained_cannot_play(name: str) -> None:
         ("randm", "did you mean 'random'"),
         ("Oracle", "did you mean 'oracle'"),
         ("zzz", "give random, constant, oracle"),
-        ("./nowhere", "is not a folder"),
-        ("/no/such/folder", "is not a folder"),
-        ("runs/", "is not a folder"),
+        ("./nowhere", "there is no folder './nowhere'; give random, constant, oracle"),
+        ("../nowhere", "there is no folder"),
+        ("/no/such/folder", "there is no folder"),
+        ("runs/", "there is no folder"),
+        ("runs/calculator-v0-ppo-seed2", "a run's folder, which `palaestra train` makes"),
+        ("mine/run", "there is no folder 'mine/run'"),
+        ("models/of/others", "there is no folder"),
         ("~nobody-of-that-name/run", "nobody-of-that-name"),
         ("a" * 5000, "aaaa"),
     ],
@@ -83,9 +87,18 @@ def test_an_unknown_agent_brings_a_hint(
     text: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
     with pytest.raises(UserError) as error:
         resolve(text)
     assert hint in str(error.value)
+
+
+def test_owner_and_model_are_those_of_a_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text in ("HuggingFaceTB/SmolLM2-135M", "runs-of/mine"):
+        assert resolve(text) == (agent_class("language-model"), {"model": text})
 
 
 def test_a_folder_is_a_run_a_checkpoint_a_model_or_an_error(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import shlex
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -406,11 +407,36 @@ def test_a_fault_that_stays_is_told_in_a_line(server: ChatServer, fault: str) ->
     assert len(str(failure)) < 300
 
 
-def test_nobody_there(server: ChatServer) -> None:
+def test_nobody_there_is_a_mistake_of_the_address(server: ChatServer, tmp_path: Path) -> None:
+    agent = remote(server, retries=2, concurrency=1)
+    server.shutdown()
     server.server_close()
-    failure, naps = post(server)
-    assert "refused" in str(failure)
-    assert len(naps) == 2
+    with pytest.raises(UserError) as caught:
+        evaluated(agent, tmp_path / "records", 2)
+    assert str(caught.value).startswith(f"{server.url} has never answered (ConnectionRefusedError")
+    assert "start it, or give another address" in str(caught.value)
+    assert len(agent.endpoint.sleep.taken) == 2  # and not those of what else was in the batch
+    assert (tmp_path / "records").read_text() == ""
+
+
+def test_a_name_that_nobody_knows_is_a_mistake_of_the_address(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(UserError, match=r"never answered \(gaierror: .*Name or service not known"):
+        post(server)
+
+
+def test_nobody_there_any_more_is_not_a_bad_move(server: ChatServer, tmp_path: Path) -> None:
+    agent = remote(server, retries=1)
+    [before] = evaluated(agent, tmp_path / "records", 1)
+    assert before.valid
+    server.server_close()
+    _, spoilt = evaluated(agent, tmp_path / "records", 2)
+    assert (spoilt.valid, spoilt.failures) == (False, {"infra": INFRA_ATTEMPTS})
 
 
 @pytest.mark.parametrize(
@@ -722,6 +748,11 @@ def test_what_was_spoilt_is_told_with_its_reason(
     assert f"2 spoilt by the machinery, the last one: {server.url} gave no answer: " in shown
     assert "status 500: not today" in shown
     assert "mean return" not in shown
+    assert run("board runs/records.jsonl") == 0
+    board = capsys.readouterr().out
+    [line] = [line for line in board.splitlines() if "gpt-x@" in line]
+    assert line.split("│")[-2].strip() == f"{2 * INFRA_ATTEMPTS}"
+    assert "  infra: attempts that the machinery spoilt" in board
     assert run(f"play {who}") == 0
     assert "the machinery failed: " in capsys.readouterr().out.replace("\n", " ")
 

@@ -53,6 +53,64 @@ def test_what_takes_seconds_is_not_shown_as_none_a_second(monkeypatch: pytest.Mo
     assert tables.amount({"per_second": 2500.0, "unit": "steps"}) == "2,500 steps"
 
 
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand where two benchmarks say that they have been run, and write what they are told to."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    for name in ("envs", "text"):
+        (folder / f"{name}.py").write_text(
+            "import pathlib, sys\nprint('measured')\n"
+            "if '--json' in sys.argv: pathlib.Path(sys.argv[-1]).write_text('[]')\n"
+        )
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "full" / "text.json").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(benchmarks, "FOLDER", folder)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "results", "written"),
+    [
+        (["envs"], "new/one.json", ["new/one.json"]),
+        (["envs"], "file", ["file"]),
+        (["envs"], "folder", ["folder/envs.json"]),
+        (["envs", "text"], "folder", ["folder/envs.json", "folder/text.json"]),
+        (["envs", "text"], "a/b", ["a/b/envs.json", "a/b/text.json"]),
+    ],
+)
+def test_results_are_where_they_were_asked_for(
+    checkout: Path, names: list[str], results: str, written: list[str]
+) -> None:
+    bench(names, None, Path(results))
+    found = [path for path in checkout.rglob("*") if path.is_file() and path.suffix != ".py"]
+    assert {p.relative_to(checkout).as_posix() for p in found} == {*written, "file"}
+    assert all((checkout / path).read_text() == "[]" for path in written)
+
+
+@pytest.mark.parametrize(
+    ("names", "results"),
+    [
+        (["envs"], "file/envs.json"),
+        (["envs", "text"], "file"),
+        (["text"], "full"),
+        (["envs", "text"], "full"),
+        (["envs"], "/proc/no-such-folder/envs.json"),
+        (["envs"], "/proc/envs.json"),
+    ],
+)
+def test_where_nothing_can_be_written_nothing_is_measured(
+    checkout: Path, names: list[str], results: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(checkout.rglob("*"))
+    with pytest.raises(UserError, match="cannot write results to"):
+        bench(names, None, Path(results))
+    assert "measured" not in capfd.readouterr().out
+    assert sorted(checkout.rglob("*")) == before
+
+
 def test_a_benchmark_that_fails_is_no_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

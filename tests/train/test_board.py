@@ -198,8 +198,40 @@ def test_what_the_machinery_spoilt_is_counted_and_left_out() -> None:
     found = row(records, "x")
     assert (found.episodes, found.returns.mean) == (5, 1.0)
     assert found.failures == {"format": 5, "infra": 15}
-    [standing] = standings(anchors() + spoilt)
-    assert [r.agent for r in standing.rows] == ["oracle", "random"]
+
+
+def test_who_has_nothing_but_what_was_spoilt_is_there_without_a_score(tmp_path: Path) -> None:
+    spoilt = played("x", [0.0] * 2, valid=False, failures={"infra": 3}, cost=0.5)
+    records = anchors() + spoilt
+    found = row(records, "x")
+    assert (found.rank, found.score, found.returns, found.success) == (None, None, None, None)
+    assert (found.episodes, found.failures) == (0, {"infra": 6})
+    [standing] = standings(records)
+    assert [r.agent for r in standing.rows] == ["oracle", "random", "x"]
+    assert [r.rank for r in standing.rows] == [1, 2, None]
+    text, page = page_of(records, tmp_path / "page.html")
+    assert "nan" not in text
+    assert "x: 6 infra" in " ".join(page.text.split())
+    for records in (anchors() + spoilt, spoilt):
+        [line] = [line for line in shown(records).splitlines() if " x " in line]
+        assert [cell.strip() for cell in line.split("│")[1:-1]] == [
+            "–", "x", "–", "–", "–", "–", "0", "0", "–", "–", "6"
+        ]  # fmt: skip
+
+
+def test_what_the_machinery_spoilt_has_a_column_where_there_is_some() -> None:
+    assert "Infra" not in shown(anchors())
+    table = shown(anchors() + played("x" * 50, [0.5] * 4, cost=0.5, failures={"infra": 17}))
+    assert "Infra" in table
+    assert " 68 " in table
+    assert "…" not in table
+
+
+def test_an_anchor_that_was_spoilt_is_missing() -> None:
+    records = [replace(r, valid=r.agent != "random") for r in anchors()]
+    [standing] = standings(records)
+    assert standing.missing == ["random"]
+    assert all(r.score is None for r in standing.rows)
 
 
 def test_a_row_of_one_episode_has_no_interval() -> None:

