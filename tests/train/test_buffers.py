@@ -342,7 +342,9 @@ def test_what_does_not_fit_in_the_place_of_an_array_is_named(name: str, cut: Any
     _, buffer = pair()
     fill(buffer)
     setattr(buffer, name, getattr(buffer, name)[cut])
-    with pytest.raises(UserError, match=f"the {name.removesuffix('s').replace('_', ' ')} has shape"):
+    with pytest.raises(
+        UserError, match=f"the {name.removesuffix('s').replace('_', ' ')} has shape"
+    ):
         buffer.compute_returns_and_advantage(torch.ones(N), np.zeros(N, bool))
 
 

@@ -22,7 +22,7 @@ from palaestra.train.ppo import PPO
 from stable_baselines3.common import buffers
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from .vec_envs import dummies, kernels
@@ -261,6 +261,31 @@ def test_a_seed_is_a_training() -> None:
     )
     assert torch.equal(weights(one), weights(same))
     assert not torch.equal(weights(one), weights(other))
+
+
+class Seeds(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Seed NumPy's global generator in every reset, as some do."""
+
+    def reset(self, **kwargs: Any) -> Any:
+        np.random.seed(7)  # noqa: NPY002
+        return super().reset(**kwargs)
+
+
+def test_environments_that_seed_the_global_generator_see_different_actions() -> None:
+    envs = DummyVecEnv([lambda: Seeds(gymnasium.make("CartPole-v1", max_episode_steps=4))])
+    found = []
+
+    class Notes(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            found.append(self.model.rollout_buffer.actions.reshape(-1, 4))  # type: ignore[attr-defined]
+
+    PPO("MlpPolicy", envs, **SMALL).learn(256, Notes())
+    episodes = np.concatenate(found)  # of four steps each
+    assert len(np.unique(episodes, axis=0)) > 10
+    assert not np.array_equal(found[0], found[1])
 
 
 def test_what_is_left_to_sb3_is_said_once() -> None:

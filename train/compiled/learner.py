@@ -39,6 +39,7 @@ class Learner:
         self._parts = self._read_parts()
         self._still_fits: bool | None = None
         self._is_watched = False
+        self._rng = np.random.default_rng(0)
         self._admissible: Callable[[NDArray[Any]], Floats] | None = None
 
     def fits(self, policy: ActorCriticPolicy) -> bool:
@@ -60,15 +61,17 @@ class Learner:
         self,
         admissible: Callable[[NDArray[Any]], Floats] | None = None,
         is_watched: bool = True,
+        rollout: int = 0,
     ) -> Iterator[None]:
         """Let the policy act compiled, where no gradient is asked for.
 
         Args:
             admissible: Says of observations which choices are, shape (N, K); None if all are.
             is_watched: Whether somebody else's code runs at each step, who may change the policy.
+            rollout: A number that no other rollout has.
         """
-        outer = self._admissible, self._is_watched  # of a rollout around this one
-        self._admissible, self._is_watched = admissible, is_watched
+        outer = self._admissible, self._is_watched, self._rng  # of a rollout around this one
+        self._admissible, self._is_watched, self._rng = admissible, is_watched, _generator(rollout)
         policy, held = self.policy, vars(self.policy)
         does = {"forward": self._act, "predict_values": self._evaluate}
         self._still_fits = None
@@ -77,19 +80,28 @@ class Learner:
         try:
             yield
         finally:
-            (self._admissible, self._is_watched), self._still_fits = outer, None
+            self._admissible, self._is_watched, self._rng = outer
+            self._still_fits = None
             for name in does:
                 held.pop(name, None)
             held |= before
 
     def play(
-        self, step: Any, world: World, record: Record, now: Now, steps: int, gamma: float
+        self,
+        step: Any,
+        world: World,
+        record: Record,
+        now: Now,
+        steps: int,
+        gamma: float,
+        rollout: int,
     ) -> int:
         """Play so many steps of a kernel's environments, and return the episodes that ended.
 
         The numbers that are drawn are those which `acting` draws, in the same order.
         """
         self.link()
+        self._rng = _generator(rollout)
         draws_T_N_A = self._draw(steps, len(now.starts_N))
         ended: int = collector()(
             by_address(step),
@@ -197,12 +209,11 @@ class Learner:
         return np.empty(work_size(self.network, rows), np.float32)
 
     def _draw(self, steps: int, count: int) -> Floats:
-        """Draw from NumPy's global generator, which SB3 seeds and checkpoints hold."""
         if self.network.log_std >= 0:
             size = self.policy.action_space.shape or ()
-            draws = np.random.standard_normal((steps, count, int(np.prod(size))))  # noqa: NPY002
+            draws = self._rng.standard_normal((steps, count, int(np.prod(size))))
         else:
-            draws = np.random.random((steps, count, len(self.network.choices_A)))  # noqa: NPY002
+            draws = self._rng.random((steps, count, len(self.network.choices_A)))
         return draws.astype(np.float32)
 
     def name_what_is_not_finite(self, inputs_N_D: Floats) -> None:
@@ -237,6 +248,16 @@ class Learner:
             draws_otherwise(self.policy),
             watched(self._optimizer),
         ]
+
+
+def _generator(rollout: int) -> np.random.Generator:
+    """Return what the actions of a rollout are drawn with.
+
+    NumPy's global generator begins it, which SB3 seeds and checkpoints hold. Not all is drawn from
+    that one: environments that seed it in their `reset` would get the same actions ever again.
+    """
+    drawn = int(np.random.random() * 2**53)  # noqa: NPY002
+    return np.random.default_rng([drawn, rollout])
 
 
 class _Stand:
