@@ -102,13 +102,13 @@ def _add_warmup(commands: Any) -> None:
 
 
 def _warmup(options: argparse.Namespace) -> int:
+    from ..envs import views
     from .language_training import warm_up
-    from .listing import find
     from .progress import progress_bar
     from .recipe import LanguageRecipe, load_recipe, parse_settings
     from .training import make_folder
 
-    env_id = find(options.env).id
+    env_id = views.find_spec(options.env).id
     recipe = load_recipe(env_id, options.recipe, parse_settings(options.set), "language-ppo")
     assert isinstance(recipe, LanguageRecipe)
     _check_device(options.device)
@@ -145,12 +145,12 @@ def _add_train(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from .listing import find
+    from ..envs import views
     from .progress import progress_bar
     from .recipe import load_recipe, parse_settings
     from .training import Run, recorded, train
 
-    env_id = find(options.env).id
+    env_id = views.find_spec(options.env).id
     folder = options.out or _run_folder(env_id, options.agent or "ppo", options.seed)
     begun = recorded(folder) if options.resume else None
     agent = options.agent or (begun.agent if begun else "ppo")
@@ -259,11 +259,9 @@ def _add_check(commands: Any) -> None:
 def _check(options: argparse.Namespace) -> int:
     from ..envs.checking import check
     from .checking import report
-    from .listing import find
 
     # A module in the folder where somebody stands can be named, too.
     sys.path.append(os.getcwd())
-    find(options.env)
     found = check(
         options.env, episodes=options.episodes, hostile=options.hostile, seed=options.seed
     )
@@ -312,10 +310,9 @@ def _add_mcp(commands: Any) -> None:
 def _mcp(options: argparse.Namespace) -> int:
     from ..envs import views
     from ..envs.tools.mcp_server import serve_stdio
-    from .listing import find
 
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the protocol alone
-        spec = find(options.env)
+        spec = views.find_spec(options.env)
         env = views.make(spec.id)
         tools = env.get_wrapper_attr("tools") if views.is_text(env) else {}
         if not tools:
@@ -424,10 +421,9 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 def _seat(options: argparse.Namespace) -> tuple[Any, str, str | None]:
     from ..envs import views
     from .evaluation import seat
-    from .listing import find
     from .recipe import parse_settings
 
-    spec = find(options.env)
+    spec = views.find_spec(options.env)
     splits = views.splits_of(spec)
     split = options.split or ("test" if "test" in splits else None)
     _check_device(options.device)

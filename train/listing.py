@@ -1,21 +1,18 @@
 """What there is: environments with their splits, agents, and the packaged language model."""
 
 import ast
-import difflib
 import inspect
-from importlib import import_module
 from importlib.resources import files
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.envs.registration import load_env_creator
 from rich.markdown import Markdown
 from rich.markup import escape
 from rich.table import Table
 
+from .. import envs  # noqa: F401  (registers them)
 from ..agents import AGENTS
-from ..envs import views  # which registers them
-from ..errors import UserError
 from ..policies import PACKAGED_MODEL
 from .progress import console
 
@@ -41,42 +38,6 @@ def show(verbose: bool) -> None:
         for world, ids in worlds.items():
             said = inspect.getdoc(world) or ""
             out.print(Markdown(f"# {world.__name__}\n\n`{'`, `'.join(ids)}`\n\n{said}"))
-
-
-def find(env_id: str) -> EnvSpec:
-    """Return the registered specification of an id that somebody wrote.
-
-    Raises:
-        UserError: its module cannot be imported, or there is no such environment; the message says
-            why, or suggests the nearest.
-    """
-    module, _, name = env_id.rpartition(":")
-    try:
-        if module:
-            import_module(module)
-    except Exception as error:  # a module of somebody's own can fail in any way there is
-        raise UserError(
-            f"cannot import {module} ({type(error).__name__}: {error}): mend that, or add the "
-            "module's folder to PYTHONPATH"
-        ) from error
-    try:
-        return views.find_spec(env_id)
-    except UserError:
-        raise UserError(
-            f"unknown environment {name!r}; {_near(name)}`palaestra list` shows them all"
-        ) from None
-
-
-def _near(name: str) -> str:
-    """Suggest what somebody may have meant, among ours and those of the namespace."""
-    places = ("palaestra/", f"{name.rpartition('/')[0]}/")
-    known = {
-        one.removeprefix("palaestra/").lower(): one
-        for one in gymnasium.registry
-        if one.startswith(places)
-    }
-    near = difflib.get_close_matches(name.removeprefix("palaestra/").lower(), known)
-    return f"did you mean {' or '.join(repr(known[one]) for one in near)}? " if near else ""
 
 
 def _worlds() -> dict[type, list[str]]:

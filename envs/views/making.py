@@ -55,22 +55,36 @@ def find_spec(env_id: str) -> EnvSpec:
     """Return the registered specification of an id.
 
     Raises:
-        UserError: there is none; the message suggests the nearest.
+        UserError: its module cannot be imported, or there is no such environment; the message says
+            why, or suggests the nearest.
     """
     module, _, name = env_id.rpartition(":")
     try:
         if module:
             importlib.import_module(module)
+    except Exception as error:  # a module of somebody's own can fail in any way there is
+        raise UserError(
+            f"cannot import {module} ({type(error).__name__}: {error}): mend that, or add the "
+            "module's folder to PYTHONPATH"
+        ) from error
+    try:
         return gymnasium.spec(name)
     except (gymnasium.error.Error, ImportError, TypeError, ValueError):
-        known = [name for name in gymnasium.registry if name.startswith("palaestra/")]
-        shorter = {name.removeprefix("palaestra/").lower(): name for name in known}
-        wanted = env_id.removeprefix("palaestra/").lower()
-        near = difflib.get_close_matches(wanted, shorter, n=1, cutoff=0.4)
-        hint = f"did you mean {shorter[near[0]]!r}?" if near else f"there are {known};"
         raise UserError(
-            f"unknown environment {env_id!r}; {hint} `palaestra list` shows them all"
+            f"unknown environment {name!r}; {_near(name)}`palaestra list` shows them all"
         ) from None
+
+
+def _near(name: str) -> str:
+    """Suggest what somebody may have meant, among ours and those of the namespace."""
+    places = ("palaestra/", f"{name.rpartition('/')[0]}/")
+    known = {
+        one.removeprefix("palaestra/").lower(): one
+        for one in gymnasium.registry
+        if one.startswith(places)
+    }
+    near = difflib.get_close_matches(name.removeprefix("palaestra/").lower(), known)
+    return f"did you mean {' or '.join(repr(known[one]) for one in near)}? " if near else ""
 
 
 def training_split(env_id: str) -> str | None:

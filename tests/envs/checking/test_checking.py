@@ -169,7 +169,7 @@ def test_splits_can_be_picked() -> None:
     assert next(results).split == "test"
     with pytest.raises(UserError, match="has no split 'tomorrow'"):
         next(check(WORLD.format("Mirror"), splits=["tomorrow"]))
-    with pytest.raises(UserError, match="unknown environment"):
+    with pytest.raises(UserError, match="cannot import nonsense"):
         next(check("nonsense:nonsense"))
 
 

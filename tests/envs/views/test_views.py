@@ -464,7 +464,7 @@ def test_gymnasiums_own_environments_have_no_solution_and_no_words() -> None:
         ({"env_id": "capitals"}, "did you mean 'palaestra/Capitals-v0'"),
         ({"env_id": "palaestra/CartPole-v7"}, "did you mean 'palaestra/CartPole-v1'"),
         ({"env_id": "palaestra/Qzx-v0"}, "palaestra list"),
-        ({"env_id": "nowhere:palaestra/Capitals-v0"}, "unknown environment"),
+        ({"env_id": "nowhere:palaestra/Capitals-v0"}, "cannot import nowhere"),
         ({"env_id": ""}, "unknown environment"),
         ({"env_id": CAPITALS, "split": "exam"}, "splits are: train, validation, test, paraphrase"),
         ({"env_id": CARTPOLE, "split": "test"}, "has no splits"),
