@@ -1,7 +1,7 @@
 """Acrobot: one compiled kernel behind `gymnasium.make` and `gymnasium.make_vec`."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.envs.classic_control.acrobot import AcrobotEnv
@@ -21,6 +21,10 @@ _MAX_SPEED_1, _MAX_SPEED_2 = 4 * math.pi, 9 * math.pi
 _LOW, _HIGH, _NIPS, _DT, _TWO = range(5)
 """Places in the settings. NumPy squares a scalar by pow(), which rounds one square in a thousand
 otherwise than a product; a 2 that is read at run time keeps the compiler from making one."""
+_MANY_TURNS = 128.0
+"""Above this no turn is rounded by a half of the last digit, which goes now up and now down."""
+_MOST_OF_FLOAT32 = 70_000.0
+"""Up to here `float32` knows cosines; beyond, float64's is at most one last digit another."""
 _FRESH = 4
 """Place in the state: 1 after a reset, when Gymnasium's state is float32, and so is its cosine."""
 
@@ -81,6 +85,10 @@ def _accelerations(theta1, theta2, dtheta1, dtheta2, torque, settings):  # type:
 
 @njit
 def _wrapped(angle):  # type: ignore[no-untyped-def]
+    """Return an angle between -pi and pi, turned back by one turn after another as in Gymnasium."""
+    if abs(angle) <= math.pi:
+        return angle
+    angle = math.copysign(_turned_back(abs(angle)), angle)
     while angle > math.pi:
         angle = angle - 2 * math.pi
     while angle < -math.pi:
@@ -88,10 +96,28 @@ def _wrapped(angle):  # type: ignore[no-untyped-def]
     return angle
 
 
+@njit(error_model="numpy")
+def _turned_back(angle):  # type: ignore[no-untyped-def]
+    """Take so many turns off a large angle that few are left, to the same last digit.
+
+    Between two powers of 2 each turn takes off the same, rounding included, and so many may be
+    taken at once. Above 7e16, where a turn is lost in the rounding, Gymnasium never ends; there
+    the remainder is returned, which for an infinite angle is no number.
+    """
+    while angle > _MANY_TURNS:
+        taken = angle - (angle - 2 * math.pi)
+        if not taken > 0.0:
+            return angle % (2 * math.pi)
+        power = 2.0 ** math.floor(math.log2(angle))
+        # One less, lest the last of them leads below the power of 2.
+        angle -= taken * max(math.floor((angle - power) / taken) - 1.0, 1.0)
+    return angle
+
+
 @njit
 def _observe(state_N_S, n, observations_N_D):  # type: ignore[no-untyped-def]
     for j in range(2):
-        if state_N_S[n, _FRESH] != 0.0:
+        if state_N_S[n, _FRESH] != 0.0 and abs(state_N_S[n, j]) < _MOST_OF_FLOAT32:
             angle = np.float32(state_N_S[n, j])
             observations_N_D[n, 2 * j], observations_N_D[n, 2 * j + 1] = cosine(angle), sine(angle)
         else:
@@ -170,6 +196,19 @@ class Acrobot(KernelEnv, AcrobotEnv):
     action_words = ("clockwise", "none", "counterclockwise")
     """The name of each action."""
     kernel = Kernel(_step, _reset, state_size=5)
+    AVAIL_TORQUE = (-1.0, 0.0, 1.0)  # type: ignore[assignment] # no list, which one could change
+    compiled: ClassVar[dict[str, Any]] = {
+        "AVAIL_TORQUE": AVAIL_TORQUE,
+        "LINK_COM_POS_1": _CENTRE,
+        "LINK_COM_POS_2": _CENTRE,
+        "LINK_LENGTH_1": 1.0,
+        "LINK_MASS_1": 1.0,
+        "LINK_MASS_2": 1.0,
+        "LINK_MOI": 1.0,
+        "MAX_VEL_1": _MAX_SPEED_1,
+        "MAX_VEL_2": _MAX_SPEED_2,
+        "torque_noise_max": 0.0,
+    }
     adjustable = frozenset({"book_or_nips", "dt"})
 
     def settings(self, options: dict[str, Any] | None = None) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """CartPole: one compiled kernel behind `gymnasium.make` and `gymnasium.make_vec`."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import logger
@@ -116,6 +116,19 @@ class CartPole(KernelEnv, CartPoleEnv):
     """The name of each action."""
 
     kernel = Kernel(_step, _reset, state_size=4)
+    compiled: ClassVar[dict[str, Any]] = {
+        "gravity": _GRAVITY,
+        "masscart": _CART_MASS,
+        "masspole": _POLE_MASS,
+        "total_mass": _TOTAL_MASS,
+        "length": _HALF_LENGTH,
+        "polemass_length": _POLE_MOMENT,
+        "force_mag": _FORCE,
+        "tau": _TAU,
+        "kinematics_integrator": "euler",
+        "theta_threshold_radians": _THETA_LIMIT,
+        "x_threshold": _X_LIMIT,
+    }
 
     def step(
         self, action: int | NDArray[np.integer[Any]]

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from .direct import direct
 from .kernel import Kernel
 
-_NO_CONSTANTS = frozenset({"last_u", "render_mode", "state", "steps_beyond_terminated"})
-"""Attributes that change in an episode, or show it."""
 _NEVER = np.iinfo(np.int32).max
 
 
@@ -25,21 +23,40 @@ class KernelEnv(gymnasium.Env[NDArray[np.float32], Any]):
 
     It stands before the class of Gymnasium from which the environment inherits its spaces, its
     reset and its renderer. `state` is what Gymnasium's would be, and may be set. The constants
-    of the world, such as `gravity`, are part of the compiled code, but for those in `adjustable`:
-    to set another value is an AttributeError, and to set one of those to what is no finite number
-    a ValueError. Actions are taken as float32.
+    of the world that are `compiled`, such as `gravity`, have one value: to set another, or to
+    give a subclass another, is an AttributeError. To set one of those in `adjustable` to what is
+    no finite number is a ValueError. Actions are taken as float32.
     """
 
     kernel: ClassVar[Kernel]
     state: Any = None
+    compiled: ClassVar[dict[str, Any]] = {}
+    """Constants that are part of the kernel's code, and their values."""
     adjustable: ClassVar[frozenset[str]] = frozenset()
     """Constants that the kernel is told at each step."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, value in cls.compiled.items():
+            cls.check_constant(name, getattr(cls, name, value))
+
+    @classmethod
+    def check_constant(cls, name: str, value: Any) -> None:
+        """See whether an attribute may have a value.
+
+        Raises:
+            AttributeError: another value is compiled.
+        """
+        if name in cls.compiled:
+            usual = cls.compiled[name]
+            if not (isinstance(value, Real | str | tuple) and value == usual):
+                raise AttributeError(
+                    f"{name} = {usual} is compiled into {cls.__name__}: for another value take "
+                    "Gymnasium's own environment"
+                )
+
     def __setattr__(self, name: str, value: Any) -> None:
-        free = name[0] == "_" or name in _NO_CONSTANTS or name in self.adjustable
-        known = None if free else getattr(self, name, None)
-        if type(known) in (int, float, str) and known != value:
-            raise AttributeError(f"{name} = {known} is compiled into {type(self).__name__}")
+        self.check_constant(name, value)
         if name in self.adjustable:
             _check_adjusted(name, value, getattr(type(self), name, None))
         super().__setattr__(name, value)
@@ -154,11 +171,17 @@ def checked_actions(actions: Any, space: spaces.Space[Any], count: int) -> NDArr
         return actions_N_1
     if given.shape != (count, *(space.shape or ())) or given.dtype.kind not in "iuf":
         raise ValueError(f"{_shown(given)}: give {count} x {space.shape} numbers of {space}")
-    actions_N_A = np.ascontiguousarray(given, np.float32)
+    actions_N_A = as_kernels_take(given, np.float32)
     wrong = _not_finite(actions_N_A)
     if wrong >= 0:
         raise ValueError(f"action {given[wrong]} of environment {wrong} is not finite")
     return actions_N_A
+
+
+def as_kernels_take(given: NDArray[Any], kind: type[np.generic]) -> NDArray[Any]:
+    """Return an array of a type; a copy where what is given lies otherwise or is read-only."""
+    taken = np.ascontiguousarray(given, kind)
+    return taken if taken.flags.carray else taken.copy()
 
 
 def _shown(given: NDArray[Any]) -> str:

@@ -1,17 +1,18 @@
 """Many environments that are stepped in one call of their kernel."""
 
+from collections.abc import Sequence
 from operator import index
 from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.error import ResetNeeded
+from gymnasium.error import Error, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from .kernel import Kernel
-from .kernel_env import KernelEnv, checked_actions, take_whole
+from .kernel_env import KernelEnv, as_kernels_take, checked_actions, take_whole
 from .pcg64 import states_from_generators, states_from_seeds
 
 _INT64 = np.dtype(np.int64)
@@ -33,7 +34,7 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         kwargs: For the environment, as alone.
 
     Raises:
-        ValueError: a count below 1, or a render mode.
+        ValueError: a count that is no whole number or below 1, or a render mode.
     """
 
     alone_class: ClassVar[type[KernelEnv]]
@@ -51,24 +52,21 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         **kwargs: Any,
     ) -> None:
         steps = self.usual_steps if max_episode_steps is None else max_episode_steps
-        if num_envs < 1 or steps < 1:
-            raise ValueError(
-                f"num_envs={num_envs} and max_episode_steps={steps} must be at least 1"
-            )
+        num_envs, steps = _count("num_envs", num_envs), _count("max_episode_steps", steps)
         if render_mode is not None:
             raise ValueError(
                 f"{type(self).__name__} does not render: make one environment to watch"
             )
         self._kwargs = kwargs
-        self.alone = self.make_alone()
+        self._alone = self.make_alone()
         self.num_envs, self.max_episode_steps = num_envs, steps
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        self.single_observation_space = self.alone.observation_space
-        self.single_action_space = self.alone.action_space
+        self.single_observation_space = self._alone.observation_space
+        self.single_action_space = self._alone.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.settings = self.alone.settings()
+        self.settings = self._alone.settings()
         self.state_N_S = np.zeros((num_envs, self.kernel.state_size))
         self.steps_N = np.zeros(num_envs, np.int32)
         self.over_N = np.ones(num_envs, np.bool_)
@@ -81,6 +79,16 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         self._actions_N_1 = np.empty((num_envs, 1), np.float32)
         self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
         self._no_reset = self.autoreset_mode is AutoresetMode.DISABLED
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = self.alone_class
+        own.check_constant(name, value)
+        if name in own.adjustable:
+            raise AttributeError(
+                f"{name} cannot be set in a vector that a kernel steps: give it to the "
+                f"constructor, or to a subclass of {own.__name__} that is its `alone_class`"
+            )
+        super().__setattr__(name, value)
 
     @property
     def kernel(self) -> Kernel:
@@ -99,18 +107,42 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
         Raises:
             ValueError: the mask or the list of seeds does not fit the environments, or an
                 option is out of range.
+            Error: a seed is no whole number, or below 0.
             ResetNeeded: the first reset is not for all.
         """
         options = dict(options or {})
         mask_N = self._mask(options.pop("reset_mask", np.ones(self.num_envs, np.bool_)))
-        settings = self.alone.settings(options)
-        if not self._seeded and not mask_N.all():
+        return self.reset_parts(seed, [(mask_N, options)]), {}
+
+    def reset_parts(
+        self,
+        seed: int | list[int | None] | None,
+        parts: Sequence[tuple[NDArray[np.bool_], dict[str, Any]]],
+    ) -> NDArray[np.float32]:
+        """Start new episodes in parts of the vector, each with options of its own.
+
+        What is refused changes nothing.
+
+        Args:
+            seed: As `reset` takes it.
+            parts: Masks, of which no two choose the same environment, and their options.
+
+        Returns:
+            Observations of all, shape (N, D).
+
+        Raises:
+            ValueError, Error, ResetNeeded: as `reset`.
+        """
+        settings = [self._alone.settings(options) for _, options in parts]
+        asked_N = np.any([mask_N for mask_N, _ in parts], axis=0)
+        if not self._seeded and not asked_N.all():
             raise ResetNeeded("the first reset is for all members")
-        self._seed(seed, mask_N)
+        self._seed(seed, asked_N)
         observations_N_D = np.empty(self._shape_N_D, np.float32)
         world = (self.state_N_S, self.steps_N, self.over_N, self.rng_N_4)
-        self.kernel.reset(*world, mask_N, observations_N_D, settings)
-        return observations_N_D, {}
+        for (mask_N, _), own in zip(parts, settings, strict=True):
+            self.kernel.reset(*world, mask_N, observations_N_D, own)
+        return observations_N_D
 
     def step(
         self, actions: NDArray[Any]
@@ -219,22 +251,32 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
                 f"reset_mask has shape {mask_N.shape} and type {mask_N.dtype}: "
                 f"give {self.num_envs} booleans"
             )
-        return np.ascontiguousarray(mask_N)
+        return as_kernels_take(mask_N, np.bool_)
 
-    def _seed(self, seed: int | list[int | None] | None, mask_N: NDArray[np.bool_]) -> None:
-        if isinstance(seed, int | np.integer):
-            seed = [int(seed) + i for i in range(self.num_envs)]
-        listed = () if seed is None else seed
-        seeds = [None if s is None else index(s) for s in listed]
-        if seed is not None and len(seeds) != self.num_envs:
-            raise ValueError(f"{len(seeds)} seeds were given for {self.num_envs} environments")
+    def _seed(self, seed: Any, mask_N: NDArray[np.bool_]) -> None:
         asked = mask_N.tolist()
-        given = {i: s for i, s in enumerate(seeds) if s is not None and asked[i]}
+        given = {
+            i: _checked_seed(s)
+            for i, s in enumerate(self._listed(seed))
+            if s is not None and asked[i]
+        }
+        states = states_from_seeds(list(given.values()))
         if not self._seeded and len(given) < self.num_envs:
             fresh = [np.random.Generator(np.random.PCG64()) for _ in range(self.num_envs)]
             self.rng_N_4[:] = states_from_generators(fresh)
+        self.rng_N_4[list(given)] = states
         self._seeded = True
-        self.rng_N_4[list(given)] = states_from_seeds(list(given.values()))
+
+    def _listed(self, seed: Any) -> list[Any]:
+        """Return what each environment is seeded with; None goes on drawing."""
+        if seed is None:
+            return [None] * self.num_envs
+        if np.ndim(seed) == 0:
+            first = _checked_seed(seed)
+            return [first + i for i in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} environments")
+        return list(seed)
 
     def _final(self, final_N_D: NDArray[np.float32], ended_N: NDArray[np.bool_]) -> dict[str, Any]:
         observations = np.full(self.num_envs, None, dtype=object)
@@ -246,3 +288,24 @@ class KernelVector(VectorEnv[NDArray[np.float32], NDArray[Any], NDArray[Any]]):
             "final_info": {},
             "_final_info": ended_N.copy(),
         }
+
+
+def _count(name: str, given: Any) -> int:
+    try:
+        whole = index(given)
+    except TypeError:
+        whole = 0
+    if not 1 <= whole < 2**63:
+        raise ValueError(f"{name}={given!r} must be a whole number, at least 1 and below 2^63")
+    return whole
+
+
+def _checked_seed(seed: Any) -> int:
+    """Return a seed as a Python integer, or say what Gymnasium says."""
+    try:
+        whole = index(seed)
+    except TypeError:
+        raise Error(f"Seed must be a whole number, actual value: {seed!r}") from None
+    if whole < 0:
+        raise Error(f"Seed must be greater or equal to zero, actual value: {whole}")
+    return whole

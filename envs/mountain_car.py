@@ -1,7 +1,7 @@
 """MountainCar: one compiled kernel behind `gymnasium.make` and `gymnasium.make_vec`."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.envs.classic_control.mountain_car import MountainCarEnv
@@ -118,6 +118,14 @@ class MountainCar(KernelEnv, MountainCarEnv):
     action_words = ("left", "roll", "right")
     """The name of each action."""
     kernel = Kernel(_step, _reset, state_size=2)
+    compiled: ClassVar[dict[str, Any]] = {
+        "force": _FORCE,
+        "gravity": _GRAVITY,
+        "max_speed": _MAX_SPEED,
+        "min_position": _LEFT_END,
+        "max_position": _RIGHT_END,
+        "goal_position": _GOAL,
+    }
     adjustable = frozenset({"goal_velocity"})
 
     def settings(self, options: dict[str, Any] | None = None) -> NDArray[np.float64]:

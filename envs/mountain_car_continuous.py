@@ -1,7 +1,7 @@
 """MountainCar with a continuous push: one compiled kernel, alone and as a vector."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.envs.classic_control.continuous_mountain_car import Continuous_MountainCarEnv
@@ -133,6 +133,15 @@ class MountainCarContinuous(KernelEnv, Continuous_MountainCarEnv):
     action_meaning = "the push, positive to the right"
     """What the number of an action is."""
     kernel = Kernel(_step, _reset, state_size=3)
+    compiled: ClassVar[dict[str, Any]] = {
+        "power": _POWER,
+        "min_action": -1.0,
+        "max_action": 1.0,
+        "max_speed": _MAX_SPEED,
+        "min_position": _LEFT_END,
+        "max_position": _RIGHT_END,
+        "goal_position": _GOAL,
+    }
     adjustable = frozenset({"goal_velocity"})
 
     def settings(self, options: dict[str, Any] | None = None) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Pendulum: one compiled kernel behind `gymnasium.make` and `gymnasium.make_vec`."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium.envs.classic_control.pendulum import DEFAULT_X, DEFAULT_Y, PendulumEnv
@@ -106,18 +106,25 @@ class Pendulum(KernelEnv, PendulumEnv):
     action_meaning = "the torque in N m, positive counterclockwise"
     """What the number of an action is."""
     kernel = Kernel(_step, _reset, state_size=2)
+    compiled: ClassVar[dict[str, Any]] = {
+        "max_speed": _MAX_SPEED,
+        "max_torque": _MAX_TORQUE,
+        "dt": _DT,
+        "m": 1.0,
+        "l": 1.0,
+    }
     adjustable = frozenset({"g"})
 
     def settings(self, options: dict[str, Any] | None = None) -> NDArray[np.float64]:
         """Return the bounds of the first angle and speed, and gravity.
 
         Raises:
-            ValueError: a bound is no finite number.
+            ValueError: a bound is no finite number, or below 0.
         """
         given = {"x_init": DEFAULT_X, "y_init": DEFAULT_Y} | (options or {})
         bounds = [verify_number_and_cast(given[name]) for name in ("x_init", "y_init")]
-        if not np.isfinite(bounds).all():
-            raise ValueError(f"x_init and y_init are {bounds}: give finite numbers")
+        if not all(bound >= 0 and math.isfinite(2 * bound) for bound in bounds):
+            raise ValueError(f"x_init and y_init are {bounds}: give finite numbers, not below 0")
         return np.array([*bounds, self.g, 2.0])
 
     def _note(self, action_A: NDArray[np.float32]) -> None:

@@ -3,7 +3,7 @@
 from . import libraries  # noqa: F401 # isort: skip - before what it imports
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -32,8 +32,8 @@ class KernelVecEnv(VecEnv):
 
     It says, step for step, what `DummyVecEnv` of as many environments says, each in a
     `Monitor`: `episode`, `terminal_observation` and `TimeLimit.truncated` in the infos. The
-    arrays are new in each call; the info of a member whose episode goes on is not, for making
-    a thousand dictionaries takes longer than a thousand steps.
+    arrays are new in each call; the info of a member whose episode goes on is the same until
+    somebody changes it, for making a thousand dictionaries takes longer than a thousand steps.
 
     There are no single environments inside: `get_attr` and `env_method` ask one that is made
     for them and stands where the member of the vector stands. What a method changes in it does
@@ -65,9 +65,7 @@ class KernelVecEnv(VecEnv):
         self._rewards_N = np.empty(count)
         self._terminated_N = np.empty(count, np.bool_)
         self._ended_N = np.empty(count, _ENDED)
-        self._going_on: list[dict[str, Any]] = [
-            {"TimeLimit.truncated": False} for _ in range(vector.num_envs)
-        ]
+        self._going_on = _GoingOn(count)
         self.began = time.time()
         """When it was made; episodes tell the seconds since then, as `Monitor` does."""
         self._attributes: list[dict[str, Any]] = [{} for _ in range(vector.num_envs)]
@@ -77,15 +75,14 @@ class KernelVecEnv(VecEnv):
 
     def reset(self) -> NDArray[np.float32]:
         """Begin new episodes, with the seeds and options that were set for them."""
-        waiting, options = list(range(self.num_envs)), self._options
+        waiting, options, parts = list(range(self.num_envs)), self._options, []
         while waiting:
             asked = options[waiting[0]]
             mask_N = np.zeros(self.num_envs, np.bool_)
             mask_N[[n for n in waiting if options[n] == asked]] = True  # they begin together
             waiting = [n for n in waiting if options[n] != asked]
-            observations_N_D, _ = self.vector.reset(
-                seed=self._seeds, options={**(asked or {}), "reset_mask": mask_N}
-            )
+            parts.append((mask_N, asked or {}))
+        observations_N_D = self.vector.reset_parts(self._seeds, parts)
         self._reset_seeds()
         self._reset_options()
         self.episode_returns_N[:] = 0.0
@@ -132,12 +129,11 @@ class KernelVecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Return an attribute of some members; a method is returned, not called."""
-        chosen = [int(n) for n in self._get_indices(indices)]
         return [
             self._attributes[n][attr_name]
             if attr_name in self._attributes[n]
             else getattr(self._member(n), attr_name)
-            for n in chosen
+            for n in self._chosen(indices)
         ]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
@@ -146,12 +142,12 @@ class KernelVecEnv(VecEnv):
         Raises:
             AttributeError: it is one, which the kernel would not see.
         """
-        if hasattr(self.vector.alone, attr_name):
+        if hasattr(self.vector.make_alone(), attr_name):
             raise AttributeError(
                 f"{attr_name!r} cannot be set in a vector that a kernel steps: give it to the "
                 "environment's constructor"
             )
-        for n in self._get_indices(indices):
+        for n in self._chosen(indices):
             self._attributes[n][attr_name] = value
 
     def env_method(
@@ -173,7 +169,11 @@ class KernelVecEnv(VecEnv):
         indices: VecEnvIndices = None,
     ) -> list[bool]:
         """Tell whether members do what a wrapper does: they do what `Monitor` does."""
-        return [wrapper_class is Monitor for _ in self._get_indices(indices)]
+        return [wrapper_class is Monitor for _ in self._chosen(indices)]
+
+    def _chosen(self, indices: VecEnvIndices) -> list[int]:
+        """Return the members that are meant; one that is not there is an IndexError."""
+        return [range(self.num_envs)[n] for n in self._get_indices(indices)]
 
     def _member(self, n: int) -> KernelEnv:
         """Return a single environment that stands where a member of the vector stands."""
@@ -196,6 +196,52 @@ class KernelVecEnv(VecEnv):
                 "TimeLimit.truncated": cut_off,
                 "terminal_observation": final_N_D[n],
             }
+
+
+class _GoingOn(list[dict[str, Any]]):
+    """What is said of members whose episodes go on."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(_Info(self, n) for n in range(count))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _GoingOn, (len(self),)
+
+
+class _Info(dict[str, Any]):
+    """What is said of one of them, in every step until somebody changes it.
+
+    Whoever does keeps it, and the member gets a new one for the steps to come. A copy is a plain
+    dictionary.
+    """
+
+    __slots__ = ("_member", "_told")
+
+    def __init__(self, told: _GoingOn, member: int) -> None:
+        super().__init__({"TimeLimit.truncated": False})
+        self._told, self._member = told, member
+
+    def leave(self) -> None:
+        """Be no longer the member's."""
+        if self._told[self._member] is self:
+            self._told[self._member] = _Info(self._told, self._member)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+def _leaving(change: Callable[..., Any]) -> Callable[..., Any]:
+    def left(info: _Info, *args: Any, **kwargs: Any) -> Any:
+        info.leave()
+        return change(info, *args, **kwargs)
+
+    return left
+
+
+for _change in (
+    "__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem", "setdefault", "update"
+):  # fmt: skip
+    setattr(_Info, _change, _leaving(getattr(dict, _change)))
 
 
 _FLOATS, _FLAGS = types.float64[::1], types.boolean[::1]

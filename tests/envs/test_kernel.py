@@ -1,6 +1,8 @@
 """What every kernel environment does: Gymnasium's steps in every mode, alone and in a vector."""
 
 import pickle
+import re
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -8,11 +10,14 @@ import numpy as np
 import palaestra.envs  # noqa: F401
 import pytest
 from gymnasium import spaces
-from gymnasium.error import ResetNeeded
+from gymnasium.error import Error, ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numba import njit
 from numpy.typing import NDArray
+from palaestra.envs.acrobot import Acrobot
+from palaestra.envs.cartpole import CartPole, CartPoleVector
 from palaestra.envs.kernel_vector import KernelVector
+from palaestra.envs.mountain_car import MountainCar
 from palaestra.envs.views import find_spec
 
 NEXT_STEP, SAME_STEP, DISABLED = AutoresetMode
@@ -198,6 +203,26 @@ def test_actions_may_lie_anywhere_in_memory(name: str, cut: Any) -> None:
 
 
 @each
+def test_what_is_given_may_be_read_only(name: str, tmp_path: Path) -> None:
+    alone, vector, other = gymnasium.make(f"palaestra/{name}").unwrapped, ours(name), ours(name)
+    actions = moves(vector.single_action_space, np.zeros((4, 1)), np.random.default_rng(0), 0)
+    np.save(tmp_path / "actions.npy", actions)
+    kept = np.load(tmp_path / "actions.npy", mmap_mode="r")
+    everyone = np.broadcast_to(np.array(True), 4)
+    for env in (vector, other):
+        env.reset(seed=0)
+    assert_same(vector.step(kept)[:4], other.step(actions)[:4])
+    mask = np.array([True, False, True, False])
+    frozen = mask.copy()
+    frozen.flags.writeable = False
+    for given, same in ((frozen, mask), (everyone, everyone.copy())):
+        seen = vector.reset(seed=3, options={"reset_mask": given})[0]
+        assert_same((seen,), other.reset(seed=3, options={"reset_mask": same})[:1])
+    alone.reset(seed=0)
+    alone.step(kept[0])
+
+
+@each
 def test_what_was_returned_stays(name: str) -> None:
     env = ours(name, 3, SAME_STEP, max_episode_steps=2)
     env.reset(seed=0)
@@ -260,6 +285,24 @@ def test_pixels_are_gymnasiums(name: str) -> None:
     assert (frames[0][0] != frames[0][-1]).any()
 
 
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("Acrobot-v1", "SCREEN_DIM"), ("CartPole-v1", "screen_width"),
+     ("MountainCar-v0", "screen_width"), ("MountainCarContinuous-v0", "screen_height"),
+     ("Pendulum-v1", "screen_dim")],
+)  # fmt: skip
+def test_the_screen_may_have_another_size(name: str, size: str) -> None:
+    frames = []
+    for env_id in (f"palaestra/{name}", name):
+        env = gymnasium.make(env_id, render_mode="rgb_array")
+        setattr(env.unwrapped, size, 300)
+        env.reset(seed=3)
+        frames.append(np.asarray(env.render()))
+        env.close()
+    assert 300 in frames[0].shape
+    np.testing.assert_array_equal(frames[0], frames[1])
+
+
 @each
 def test_limits_are_gymnasiums(name: str) -> None:
     mine, its = find_spec(f"palaestra/{name}"), gymnasium.spec(name)
@@ -315,6 +358,101 @@ def test_a_constant_that_is_compiled_cannot_be_set(name: str, constant: str) -> 
     assert getattr(env, constant) == value
 
 
+def constants(env: Any) -> dict[str, Any]:
+    """Return the numbers, words and lists of an environment that anybody may set."""
+    read_only = {"np_random_seed"}
+    names = [name for name in dir(env) if name[0] != "_" and name not in read_only]
+    found = {name: getattr(env, name) for name in names}
+    return {k: v for k, v in found.items() if isinstance(v, int | float | str | list)}
+
+
+def another(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [another(v) for v in value]
+    return value + "?" if isinstance(value, str) else 1.5 * value + 0.25
+
+
+@each
+def test_every_attribute_does_what_it_does_in_gymnasium_or_is_refused(name: str) -> None:
+    refused = set()
+    for constant, value in constants(gymnasium.make(name).unwrapped).items():
+        pair: list[Any] = [gymnasium.make(id_).unwrapped for id_ in (f"palaestra/{name}", name)]
+        if constant in pair[0].compiled:
+            with pytest.raises(AttributeError, match=f"{constant} = .* is compiled"):
+                setattr(pair[0], constant, another(value))
+            refused.add(constant)
+            continue
+        for env in pair:
+            setattr(env, constant, another(value))
+        rng, seen = np.random.default_rng(0), pair[1].reset(seed=0)[0]
+        pair[0].reset(seed=0)
+        for _ in range(60):
+            action = moves(pair[1].action_space, seen[None], rng)[0]
+            outcome, expected = pair[0].step(action), pair[1].step(action)
+            assert_same(outcome[:4], expected[:4])
+            seen = outcome[0]
+    assert refused == set(pair[0].compiled)
+
+
+def test_what_somebody_adds_is_their_own() -> None:
+    class Counts(CartPole):
+        def __init__(self) -> None:
+            super().__init__()
+            self.count, self.task = 0, "a"
+
+        def step(self, action: Any) -> Any:
+            self.count += 1
+            self.task += "b"
+            return super().step(action)
+
+    env = Counts()
+    env.reset(seed=0)
+    for _ in range(3):
+        env.step(1)
+    assert (env.count, env.task) == (3, "abbb")
+
+
+@pytest.mark.parametrize("torques", [[-5.0, 0.0, 5.0], np.array([-1.0, 0.0, 1.0]), None], ids=str)
+def test_torques_are_compiled(torques: Any) -> None:
+    env: Any = Acrobot()
+    with pytest.raises(AttributeError, match=r"AVAIL_TORQUE = .* is compiled"):
+        env.AVAIL_TORQUE = torques
+    with pytest.raises(TypeError):
+        env.AVAIL_TORQUE[0] = -5.0
+
+
+def test_a_subclass_has_the_constants_of_its_kernel() -> None:
+    with pytest.raises(AttributeError, match=r"LINK_MASS_2 = 1.0 is compiled into Heavy"):
+        type("Heavy", (Acrobot,), {"LINK_MASS_2": 3.0})
+    for value in (0.005, property(lambda self: 0.005)):
+        with pytest.raises(AttributeError, match=r"gravity = 0.0025 is compiled into Steep"):
+            type("Steep", (MountainCar,), {"gravity": value})
+    same: Any = type("Same", (Acrobot,), {"LINK_MASS_2": 1, "dt": 0.1})
+    assert same().settings()[3] == 0.1
+
+    class Early(CartPole):
+        def __init__(self) -> None:
+            self.length = 3.0
+            super().__init__()
+
+    with pytest.raises(AttributeError, match=r"length = 0.5 is compiled into Early"):
+        Early()
+
+
+@each
+def test_a_vector_refuses_the_constants_of_its_members(name: str) -> None:
+    vector: Any = ours(name)
+    alone = vector.make_alone()
+    for constant in alone.compiled:
+        with pytest.raises(AttributeError, match=f"{constant} = .* is compiled"):
+            setattr(vector, constant, another(getattr(alone, constant)))
+    for constant in alone.adjustable:
+        with pytest.raises(AttributeError, match=f"{constant}.*constructor"):
+            setattr(vector, constant, getattr(alone, constant))
+    assert not hasattr(vector, "alone")
+    vector.mood = "calm"
+
+
 @each
 @pytest.mark.parametrize("lengths", [-1, 1, None], ids=str)
 def test_a_state_of_another_length_is_refused(name: str, lengths: int | None) -> None:
@@ -367,8 +505,50 @@ def test_seeds_may_come_in_an_array_and_are_whole_numbers(name: str) -> None:
     vector = ours(name)
     listed = vector.reset(seed=[5, 6, 7, 8])[0]
     np.testing.assert_array_equal(vector.reset(seed=np.array([5, 6, 7, 8]))[0], listed)  # type: ignore[arg-type]
-    with pytest.raises(TypeError):
-        vector.reset(seed=[1.7, 2, 3, 4])  # type: ignore[list-item]
+    again = vector.reset(seed=np.array(5))[0]  # type: ignore[arg-type]
+    np.testing.assert_array_equal(again, listed)
+
+
+@pytest.mark.parametrize(
+    ("seed", "message"),
+    [
+        (-5, "Seed must be greater or equal to zero, actual value: -5"),
+        ([1, 2, 3, -1], "Seed must be greater or equal to zero, actual value: -1"),
+        (1.5, "Seed must be a whole number, actual value: 1.5"),
+        ("abc", "Seed must be a whole number, actual value: 'abc'"),
+        ([1, 2.0, 3, 4], "Seed must be a whole number, actual value: 2.0"),
+        ([1, 2], "2 seeds were given for 4 environments"),
+    ],
+    ids=str,
+)
+def test_a_seed_that_is_refused_changes_nothing(seed: Any, message: str) -> None:
+    vector = ours("CartPole-v1")
+    for begun in (False, True):
+        kept = vector.rng_N_4.copy(), vector.state_N_S.copy()
+        with pytest.raises((Error, ValueError), match=f"^{re.escape(message)}"):
+            vector.reset(seed=seed)
+        assert_same((vector.rng_N_4, vector.state_N_S), kept)
+        if not begun:
+            with pytest.raises(ResetNeeded):
+                vector.step(np.zeros(4, int))
+            seen = vector.reset()[0]
+            assert len(np.unique(seen)) == seen.size
+
+
+@pytest.mark.parametrize("steps", [2.5, 5.0, np.inf, np.nan, "5", 0, -1, 2**70], ids=str)
+def test_limits_are_whole_numbers(steps: Any) -> None:
+    with pytest.raises(ValueError, match=r"max_episode_steps=.* whole number"):
+        ours("CartPole-v1", max_episode_steps=steps)
+    with pytest.raises(ValueError, match=r"num_envs=.* whole number"):
+        CartPoleVector(steps)
+    assert ours("CartPole-v1", max_episode_steps=np.int32(7)).max_episode_steps == 7
+
+
+@pytest.mark.parametrize("options", [{"x_init": -1}, {"y_init": -0.5}, {"x_init": 1e308}], ids=str)
+def test_bounds_of_a_pendulum_are_not_below_zero(options: dict[str, Any]) -> None:
+    for env in (gymnasium.make("palaestra/Pendulum-v1"), ours("Pendulum-v1")):
+        with pytest.raises((ValueError, OverflowError)):
+            env.reset(seed=0, options=options)
 
 
 @each

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import palaestra.envs  # noqa: F401
 import pytest
 from gymnasium import spaces
-from gymnasium.error import ResetNeeded
+from gymnasium.error import Error, ResetNeeded
 from palaestra.errors import UserError
 from palaestra.train.kernel_vec_env import KernelVecEnv
 from stable_baselines3 import PPO
@@ -92,6 +93,95 @@ def test_options_are_those_of_the_dummy() -> None:
         env.set_options(several)
     for _ in range(2):
         assert same(ours.reset(), dummy.reset())
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_options_may_differ_from_the_first_reset_on(seed: int | None) -> None:
+    ours, dummy = pair("CartPole-v1", 4)
+    several = [{"low": -0.01, "high": 0.01}, {"low": 0.0, "high": 0.0}, {}, {"low": -0.02}]
+    for env in (ours, dummy):
+        env.seed(seed)
+        env.set_options(several)
+    seen = ours.reset()
+    if seed is not None:
+        assert same(seen, dummy.reset())
+        for _ in range(60):
+            actions = np.array([0, 1, 1, 0])
+            assert same(ours.step(actions), dummy.step(actions))
+        assert same(ours.reset(), dummy.reset())
+    assert (seen[1] == 0).all()
+    assert (np.abs(seen[0]) <= 0.01).all()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda env: env.seed(-7),
+        lambda env: env.set_options([{}, {"low": 1, "high": 0}]),
+        lambda env: env.set_options([{"low": -1, "high": 0}, {"low": "a lot"}]),
+    ],
+)
+def test_a_reset_that_is_refused_changes_nothing(spoil: Any) -> None:
+    ours = kernels(count=2)
+    spoil(ours)
+    with pytest.raises((Error, ValueError), match=r"Seed|ound|a lot"):
+        ours.reset()
+    with pytest.raises(ResetNeeded):
+        ours.step(np.zeros(2, int))
+    ours.seed(3)
+    ours.set_options(None)
+    seen = ours.reset()
+    spoil(ours)
+    with pytest.raises((Error, ValueError), match=r"Seed|ound|a lot"):
+        ours.reset()
+    np.testing.assert_array_equal(ours.vector.state_N_S.astype(np.float32), seen)
+
+
+def test_whoever_writes_into_an_info_keeps_it() -> None:
+    changes: list[Any] = [
+        lambda info: info.update(seen=1), lambda info: info.clear(),
+        lambda info: info.__setitem__("first", True), lambda info: info.setdefault("x", 2),
+        lambda info: info.pop("TimeLimit.truncated"), lambda info: info.popitem(),
+        lambda info: info.__delitem__("TimeLimit.truncated"), lambda info: info.__ior__({"y": 3}),
+    ]  # fmt: skip
+    ours, dummy = pair("CartPole-v1", 3)
+    for env in (ours, dummy):
+        env.seed(0)
+        env.reset()
+    kept = []
+    for step in range(40):
+        actions = np.array([0, 1, step % 2])
+        mine, its = ours.step(actions)[3], dummy.step(actions)[3]
+        assert same(mine, its)
+        for infos in (mine, its):
+            changes[step % len(changes)](infos[step % 3])
+        assert same(mine, its)
+        kept.append((mine[step % 3], its[step % 3]))
+        again = pickle.loads(pickle.dumps(mine))
+        assert same(again, mine)
+        assert {type(info) for info in [*again, *deepcopy(mine)]} == {dict}
+    assert all(same(*both) for both in kept)
+
+
+def test_read_only_actions_are_taken() -> None:
+    ours, other = kernels("Pendulum-v1", 3), kernels("Pendulum-v1", 3)
+    for env in (ours, other):
+        env.seed(0)
+        env.reset()
+    push = np.broadcast_to(np.float32(0.5), (3, 1))
+    assert same(ours.step(push), other.step(push.copy()))
+
+
+def test_members_that_are_not_there_are_errors() -> None:
+    ours, dummy = pair("CartPole-v1", 3)
+    for env in (ours, dummy):
+        for ask in (
+            partial(env.env_is_wrapped, Monitor), partial(env.get_attr, "gravity"),
+            partial(env.set_attr, "mood", "calm"), partial(env.env_method, "close"),
+        ):  # fmt: skip
+            with pytest.raises(IndexError):
+                ask(indices=5)
+        assert env.env_is_wrapped(Monitor, indices=[0, -1]) == [True, True]
 
 
 def test_members_are_asked_where_they_stand() -> None:
