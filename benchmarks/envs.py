@@ -26,7 +26,7 @@ def main() -> None:
     chosen = options(__doc__, rounds=7)
     one_core()
     rows: list[Row] = []
-    for n in (1, 8, 64, 1024):
+    for n in (1, 8, 64, 1024, 4096):
         own = {"gymnasium, CartPoleVectorEnv": partial(gymnasium.make_vec, "CartPole-v1", n)}
         rows += measure("CartPole-v1", n, chosen.rounds, own)
     for name in ("Acrobot-v1", "Pendulum-v1"):

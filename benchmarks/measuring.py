@@ -18,7 +18,7 @@ from typing import Any
 
 from palaestra.train.records import commit, versions
 from sides import ONE_THREAD
-from tables import amount
+from tables import amount, listed
 
 Row = dict[str, Any]
 """A line of a table."""
@@ -107,7 +107,8 @@ def report(
 
 def heading(found: dict[str, Any]) -> str:
     """Write what stands above a table: on what it was measured."""
-    return "\n".join(f"{key}: {value}" for key, value in found.items()) + "\n"
+    told = {key: listed(said) if isinstance(said, dict) else said for key, said in found.items()}
+    return "\n".join(f"{key}: {said}" for key, said in told.items()) + "\n"
 
 
 def machine() -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
     palaestra bench --json benchmarks/results && python benchmarks/tables.py
 
-A ratio says how many times as fast ours is as the peer in the same line, or row.
+A ratio says how many times as fast ours is as the peer in the same line, or row; it is that of the
+medians. Beside it stand the least and the greatest ratio of a single round.
 """
 
 import ast
@@ -13,6 +14,11 @@ from typing import Any
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 PAGE = HERE.parent / "docs" / "benchmarks.md"
+ELSEWHERE = {
+    "xeon": "earlier, on an Intel Xeon",
+    "slower": "earlier, on an AMD EPYC that is slower",
+}
+"""What the folders of other machines are called."""
 
 
 def main() -> None:
@@ -31,7 +37,7 @@ def page(results: Path) -> str:
         parts += [f"## {path.stem}", document]
         for measured in (path, *sorted(results.glob(f"*/{path.name}"))):
             if measured != path:
-                parts.append(f"### {path.stem}, on a machine that is {measured.parent.name}")
+                parts.append(f"### {path.stem}, {ELSEWHERE[measured.parent.name]}")
             found = json.loads(measured.read_text())
             parts += [_measured(found["machine"]), table(found["results"])]
     return "\n\n".join(parts) + "\n"
@@ -45,32 +51,40 @@ def _head(document: str | None) -> str:
 
 def _measured(machine: dict[str, Any]) -> str:
     """Return on what was measured: the machine, our libraries, those of peers with their own."""
-
-    def listed(found: dict[str, str]) -> str:
-        return ", ".join(f"{name} {version}" for name, version in found.items())
-
     peers = {k: v for k, v in machine.items() if isinstance(v, dict) and k != "versions"}
     beside = "".join(f"; {name} with {listed(found)}" for name, found in peers.items())
     return f"Measured on {machine['machine']}, with {listed(machine['versions'])}{beside}."
+
+
+def listed(found: dict[str, str]) -> str:
+    """Write versions of libraries."""
+    return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
 def amount(row: dict[str, Any]) -> str:
     """Write how much was done in a second, or how long one took where that was less than one."""
     if row["per_second"] < 1:
         return f"one in {1 / row['per_second']:.1f} s"
-    return f"{row['per_second']:,.0f} {row['unit']}"
+    digits = 0 if row["per_second"] >= 100 else 1
+    return f"{row['per_second']:,.{digits}f} {row['unit']}"
 
 
 def _lines(rows: list[dict[str, Any]]) -> str:
     """Return a table with a line for each peer."""
-    table = ["| what | peer | ratio | ours, a second | theirs |", "|---|---|---:|---:|---:|"]
+    table = [
+        "| what | peer | ratio | in a round | ours, a second | theirs |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
     ours: dict[str, Any] = {}
     for row in rows:
         if row["ratio"] == 1:
             ours = row
             continue
         speeds = " | ".join(amount(r) for r in (ours, row))
-        table.append(f"| {row['what']} | {row['contestant']} | {row['ratio']:.1f}x | {speeds} |")
+        rounds = [b / a for a, b in zip(ours["seconds"], row["seconds"], strict=True)]
+        spread = f"{min(rounds):.1f} to {max(rounds):.1f}" if len(rounds) > 1 else "once"
+        cells = f"{row['what']} | {row['contestant']} | {row['ratio']:.1f}x | {spread}"
+        table.append(f"| {cells} | {speeds} |")
     return "\n".join(table)
 
 
