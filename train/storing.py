@@ -14,12 +14,11 @@ _FLOAT = np.dtype(np.float32)
 
 def on_host(tensor: torch.Tensor) -> NDArray[np.float32]:
     """Return a tensor of any device and float type as an array."""
-    floats = tensor if tensor.dtype is torch.float32 else tensor.float()
-    if floats.is_cpu and not floats.requires_grad:
-        plain: NDArray[np.float32] = floats.numpy()  # to look for a reason to force takes longer
-        return plain
-    forced: NDArray[np.float32] = floats.numpy(force=True)
-    return forced
+    try:
+        found: NDArray[Any] = tensor.numpy()  # to look first whether it can be takes longer
+    except (RuntimeError, TypeError):
+        found = tensor.float().numpy(force=True)
+    return found if found.dtype is _FLOAT else found.astype(_FLOAT)
 
 
 def store(target: NDArray[Any], array: NDArray[Any], name: str) -> None:
@@ -40,7 +39,8 @@ def row(array: NDArray[Any], count: int, name: str) -> NDArray[np.float32]:
         UserError: it has another shape, or numbers that float32 cannot hold.
     """
     array = np.asarray(array)
-    _check_fit(array, (count, 1) if array.ndim == 2 else (count,), _FLOAT, name)
+    if array.shape not in ((count,), (count, 1)) or not _can_cast(array.dtype, _FLOAT):
+        _check_fit(array, (count, 1) if array.ndim == 2 else (count,), _FLOAT, name)
     return array.astype(_FLOAT).ravel()
 
 
