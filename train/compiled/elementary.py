@@ -10,17 +10,16 @@ from ...envs import fresh  # noqa: F401
 def tanh(x: np.float32) -> np.float32:
     """Return tanh as Eigen approximates it: a quotient of polynomials, so that it vectorises."""
     f4 = np.float32
-    x = min(max(x, f4(-7.90531110763549805)), f4(7.90531110763549805))
+    x = min(max(x, f4(-8.01773357391357422)), f4(8.01773357391357422))
     square = x * x
-    above = square * f4(-2.76076847742355e-16) + f4(2.00018790482477e-13)
-    above = square * above + f4(-8.60467152213735e-11)
-    above = square * above + f4(5.12229709037114e-08)
-    above = square * above + f4(1.48572235717979e-05)
-    above = square * above + f4(6.37261928875436e-04)
-    above = square * above + f4(4.89352455891786e-03)
-    below = square * f4(1.19825839466702e-06) + f4(1.18534705686654e-04)
-    below = square * below + f4(2.26843463243900e-03)
-    below = square * below + f4(4.89352518554385e-03)
+    above = square * f4(1.394553628e-8) + f4(2.102733560e-5)
+    above = square * above + f4(3.520756727e-3)
+    above = square * above + f4(1.340216100e-1)
+    above = square * above + f4(1.0)
+    below = square * f4(8.015776984e-7) + f4(3.326951409e-4)
+    below = square * below + f4(2.597254514e-2)
+    below = square * below + f4(4.673548340e-1)
+    below = square * below + f4(1.0)
     return x * above / below
 
 
