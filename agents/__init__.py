@@ -108,8 +108,8 @@ def _means_folder(text: str, path: Path | None) -> bool:
     """Tell a folder, which need not be there, from the name of a model and its owner on a hub."""
     if text.startswith((".", "/", "~", "runs/")) or text.endswith("/") or text.count("/") > 1:
         return True
-    # Of two parts, the first is a folder here.
-    return path is not None and len(path.parts) > 1 and path.parent.is_dir()
+    # Of two parts, the first is a folder of runs here.
+    return path is not None and any(path.parent.glob("*/checkpoints")) and len(path.parts) > 1
 
 
 def _whom() -> str:

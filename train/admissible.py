@@ -21,8 +21,9 @@ def asker(
 ) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
     """Return what asks environments for their masks, and notes them in a buffer.
 
-    Each environment has a method `action_masks`, as sb3-contrib wants it, that returns K numbers
-    or flags: one for each choice of a `Discrete`, those of a `MultiDiscrete` one after the other.
+    Each environment has a method `action_masks`, as sb3-contrib wants it, that returns K numbers,
+    positive where a choice is admissible and else 0: one for each choice of a `Discrete`, those of
+    a `MultiDiscrete` one after the other.
 
     What is returned takes observations, and knows masks of the last ones alone: of others, which a
     callback may ask about, all actions are admissible.

@@ -55,7 +55,7 @@ class Row:
     success: float | None
     episodes: int
     seeds: int
-    """Training seeds; 1 for an agent that is not trained here."""
+    """Training seeds; 1 for an agent that is not trained here, 0 without a return."""
     tokens: float | None
     """Generated in an episode, on average."""
     cost: float | None

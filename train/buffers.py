@@ -246,8 +246,9 @@ class RolloutBuffer(buffers.RolloutBuffer):
     def _take_over(self) -> None:
         """Put what somebody has put in the place of an array into it: kernels look at no bounds."""
         names = ("rewards", "values", "episode_starts")
-        for name, made_T_N in zip(names, self._made, strict=False):
-            store(made_T_N, getattr(self, name), name.removesuffix("s").replace("_", " "))
+        found = [np.array(getattr(self, name)) for name in names]  # which may be each other
+        for name, made_T_N, array in zip(names, self._made, found, strict=False):
+            store(made_T_N, array, name.removesuffix("s").replace("_", " "))
             setattr(self, name, made_T_N)
 
     def _check_room(self) -> None:

@@ -55,7 +55,8 @@ class MaskableRolloutBuffer(RolloutBuffer):
         """Say which actions of the transitions that are added next are admissible.
 
         Args:
-            action_masks: Flags, shape (N, K), or (N, ...) with K in all.
+            action_masks: 0 where an action is not admissible, else positive, shape (N, K), or
+                (N, ...) with K in all.
 
         Returns:
             The masks as they are stored, shape (N, K).
@@ -66,8 +67,9 @@ class MaskableRolloutBuffer(RolloutBuffer):
         if self.n_envs == 1 or flags.shape[:1] == (self.n_envs,):
             flags = reshaped(flags, masks_N_K)
         store(masks_N_K, flags, "action mask")
-        if np.count_nonzero(masks_N_K * (masks_N_K - 1)):
-            raise UserError("an action mask is 1 where an action is admissible and 0 elsewhere")
+        if not (masks_N_K >= 0).all():
+            raise UserError("an action mask is 0 where an action is not admissible, else positive")
+        np.sign(masks_N_K, out=masks_N_K)
         return masks_N_K
 
     def add(self, *args: Any, action_masks: NDArray[Any] | None = None, **kwargs: Any) -> None:

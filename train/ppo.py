@@ -130,7 +130,7 @@ class PPO(ppo.PPO):
             and getattr(self._update_info_buffer, "__func__", None) is _COUNTING
         ):
             return self._play(learner, env, callback, rollout_buffer)
-        with learner.acting(admissible, is_watched, self.num_timesteps):
+        with learner.acting(admissible, is_watched):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def train(self) -> None:
@@ -282,9 +282,7 @@ class PPO(ppo.PPO):
             np.empty(env.num_envs, np.float32),
         )
         step = env.vector.kernel.step
-        ended = learner.play(
-            step, world, record, now, n_steps, float(self.gamma), self.num_timesteps
-        )
+        ended = learner.play(step, world, record, now, n_steps, float(self.gamma))
         told_T_N = record.values_T_N + record.log_probs_T_N + record.actions_T_N_A.sum(axis=2)
         spoilt_T = ~np.isfinite(told_T_N).all(axis=1)
         if spoilt_T.any():

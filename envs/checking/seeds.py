@@ -116,8 +116,8 @@ def _digests_elsewhere(subjects: Sequence[Subject]) -> list[list[list[str]]]:
         for process in processes:
             process.kill()
     for process, (_, complaint) in zip(processes, answers, strict=True):
-        unknown = ("unknown environment", "cannot import")
-        if process.returncode == 1 and any(words in complaint for words in unknown):
+        last = complaint.strip().rpartition("\n")[2]
+        if process.returncode == 1 and last.startswith(("unknown environment", "cannot import")):
             raise NotApplicable("a fresh process does not know it: give its id as module:id")
         if process.returncode:
             raise RuntimeError(f"a fresh process failed: {complaint[-300:]}")

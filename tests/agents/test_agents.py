@@ -87,7 +87,7 @@ def test_an_unknown_agent_brings_a_hint(
     text: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "other-run" / "checkpoints").mkdir(parents=True)
     with pytest.raises(UserError) as error:
         resolve(text)
     assert hint in str(error.value)
@@ -97,6 +97,7 @@ def test_owner_and_model_are_those_of_a_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "HuggingFaceTB" / "SmolLM2-1.7B").mkdir(parents=True)
     for text in ("HuggingFaceTB/SmolLM2-135M", "runs-of/mine"):
         assert resolve(text) == (agent_class("language-model"), {"model": text})
 

@@ -336,6 +336,15 @@ def test_advantages_are_of_what_somebody_put_in_the_place_of_an_array(
     np.testing.assert_array_equal(ours.values, theirs.values)
 
 
+def test_arrays_may_stand_in_the_place_of_each_other() -> None:
+    theirs, ours = pair()
+    fill(theirs, ours)
+    for buffer in (theirs, ours):
+        buffer.rewards, buffer.values = buffer.values, buffer.rewards
+        buffer.compute_returns_and_advantage(torch.ones(N), np.zeros(N, bool))
+    np.testing.assert_array_equal(ours.advantages, theirs.advantages)
+
+
 @pytest.mark.parametrize("name", ["rewards", "values", "episode_starts"])
 @pytest.mark.parametrize("cut", [np.s_[:2], np.s_[:, :2]])
 def test_what_does_not_fit_in_the_place_of_an_array_is_named(name: str, cut: Any) -> None:

@@ -94,14 +94,19 @@ def test_masks_that_do_not_fit_are_refused() -> None:
         (np.ones((3, N)), "shape"),
         (np.ones(3 * N), "shape"),
         (np.ones(3), "shape"),
-        (np.full((N, 3), 0.5), "1 where"),
-        (np.full((N, 3), -1e9), "1 where"),
+        (np.full((N, 3), np.nan), "0 where"),
+        (np.full((N, 3), -1e9), "0 where"),
     ],
 )
 def test_what_are_no_masks_are_not_taken_for_some(masks: Any, why: str) -> None:
     buffer = MaskableRolloutBuffer(T, BOX, spaces.Discrete(3), "cpu", n_envs=N)
     with pytest.raises(UserError, match=why):
         buffer.admit(masks)
+
+
+def test_counts_are_masks_too() -> None:
+    buffer = MaskableRolloutBuffer(T, BOX, spaces.Discrete(3), "cpu", n_envs=N)
+    assert buffer.admit(np.array([[0, 1, 2], [255, 0, 1]])).tolist() == [[0, 1, 1], [1, 0, 1]]
 
 
 def test_masks_of_what_is_invalid_go_with_it() -> None:

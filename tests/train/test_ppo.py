@@ -263,6 +263,22 @@ def test_a_seed_is_a_training() -> None:
     assert not torch.equal(weights(one), weights(other))
 
 
+def test_a_fused_rollout_draws_after_callbacks_have() -> None:
+    class Draws(Quiet):
+        def _on_rollout_start(self) -> None:
+            np.random.random()  # noqa: NPY002
+
+    class Watches(Draws):
+        def _on_step(self) -> bool:
+            return bool(self.locals)
+
+    weights = [
+        PPO("MlpPolicy", kernels(), **SMALL).learn(256, callback).policy.state_dict()
+        for callback in (Draws(), Watches())
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 class Seeds(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Seed NumPy's global generator in every reset, as some do."""
 
@@ -282,10 +298,12 @@ def test_environments_that_seed_the_global_generator_see_different_actions() -> 
         def _on_rollout_end(self) -> None:
             found.append(self.model.rollout_buffer.actions.reshape(-1, 4))  # type: ignore[attr-defined]
 
-    PPO("MlpPolicy", envs, **SMALL).learn(256, Notes())
+    model = PPO("MlpPolicy", envs, **SMALL)
+    for _ in range(2):  # which begins to count steps anew
+        model.learn(256, Notes())
     episodes = np.concatenate(found)  # of four steps each
     assert len(np.unique(episodes, axis=0)) > 10
-    assert not np.array_equal(found[0], found[1])
+    assert len({rollout.tobytes() for rollout in found}) == len(found)
 
 
 def test_what_is_left_to_sb3_is_said_once() -> None:

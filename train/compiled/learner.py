@@ -39,7 +39,7 @@ class Learner:
         self._parts = self._read_parts()
         self._still_fits: bool | None = None
         self._is_watched = False
-        self._rng = np.random.default_rng(0)
+        self._rng: np.random.Generator | None = None
         self._admissible: Callable[[NDArray[Any]], Floats] | None = None
 
     def fits(self, policy: ActorCriticPolicy) -> bool:
@@ -61,17 +61,15 @@ class Learner:
         self,
         admissible: Callable[[NDArray[Any]], Floats] | None = None,
         is_watched: bool = True,
-        rollout: int = 0,
     ) -> Iterator[None]:
         """Let the policy act compiled, where no gradient is asked for.
 
         Args:
             admissible: Says of observations which choices are, shape (N, K); None if all are.
-            is_watched: Whether somebody else's code runs at each step, who may change the policy.
-            rollout: A number that no other rollout has.
+            is_watched: Whether callbacks look at each step, which may change the policy.
         """
         outer = self._admissible, self._is_watched, self._rng  # of a rollout around this one
-        self._admissible, self._is_watched, self._rng = admissible, is_watched, _generator(rollout)
+        self._admissible, self._is_watched, self._rng = admissible, is_watched, None
         policy, held = self.policy, vars(self.policy)
         does = {"forward": self._act, "predict_values": self._evaluate}
         self._still_fits = None
@@ -87,22 +85,16 @@ class Learner:
             held |= before
 
     def play(
-        self,
-        step: Any,
-        world: World,
-        record: Record,
-        now: Now,
-        steps: int,
-        gamma: float,
-        rollout: int,
+        self, step: Any, world: World, record: Record, now: Now, steps: int, gamma: float
     ) -> int:
         """Play so many steps of a kernel's environments, and return the episodes that ended.
 
         The numbers that are drawn are those which `acting` draws, in the same order.
         """
         self.link()
-        self._rng = _generator(rollout)
+        outer, self._rng = self._rng, None
         draws_T_N_A = self._draw(steps, len(now.starts_N))
+        self._rng = outer
         ended: int = collector()(
             by_address(step),
             self.network,
@@ -209,6 +201,16 @@ class Learner:
         return np.empty(work_size(self.network, rows), np.float32)
 
     def _draw(self, steps: int, count: int) -> Floats:
+        """Draw with a generator of the rollout, which NumPy's global one begins.
+
+        SB3 seeds the global one, and checkpoints hold it, so nothing is drawn before a rollout has
+        begun. Where environments seed it in their `reset`, it draws the same again and again; so
+        the parameters, which an update changes, have a part in the beginning.
+        """
+        if self._rng is None:
+            drawn = int(np.random.random() * 2**53)  # noqa: NPY002
+            learned = self._shared.values.sum(dtype=np.float64).view(np.uint64)
+            self._rng = np.random.default_rng([drawn, int(learned)])
         if self.network.log_std >= 0:
             size = self.policy.action_space.shape or ()
             draws = self._rng.standard_normal((steps, count, int(np.prod(size))))
@@ -248,16 +250,6 @@ class Learner:
             draws_otherwise(self.policy),
             watched(self._optimizer),
         ]
-
-
-def _generator(rollout: int) -> np.random.Generator:
-    """Return what the actions of a rollout are drawn with.
-
-    NumPy's global generator begins it, which SB3 seeds and checkpoints hold. Not all is drawn from
-    that one: environments that seed it in their `reset` would get the same actions ever again.
-    """
-    drawn = int(np.random.random() * 2**53)  # noqa: NPY002
-    return np.random.default_rng([drawn, rollout])
 
 
 class _Stand:

@@ -36,7 +36,8 @@ _FORWARD = frozenset({"forward", "forward_actor", "forward_critic", "logits", "s
 """Methods of networks that make up what these say."""
 _METHODS = frozenset(dir(ActorCriticPolicy)) | _FORWARD
 _OF_DISTRIBUTION = frozenset(dir(Distribution))
-_AS_SHIPPED = dict(vars(ActorCriticPolicy))
+_AS_SHIPPED = {name: what for name, what in vars(ActorCriticPolicy).items() if callable(what)}
+"""The methods of SB3's class, which has further attributes as soon as somebody looks at it."""
 _OF_ALL = tuple(
     getattr(all_modules, f"_global_{name}_hooks", {})
     for name in ("forward", "forward_pre", "backward", "backward_pre")
@@ -103,7 +104,8 @@ def is_own(policy: ActorCriticPolicy, name: str) -> bool:
 
 def draws_otherwise(policy: ActorCriticPolicy) -> bool:
     """Tell whether somebody has replaced how a policy's class, or its distribution, acts."""
-    is_patched = vars(ActorCriticPolicy) != _AS_SHIPPED
+    now = vars(ActorCriticPolicy)
+    is_patched = any(now.get(name) is not method for name, method in _AS_SHIPPED.items())
     return is_patched or not vars(policy.action_dist).keys().isdisjoint(_OF_DISTRIBUTION)
 
 

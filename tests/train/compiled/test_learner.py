@@ -1,5 +1,6 @@
 """What others do to a policy, its parameters and its optimiser is heeded by compiled code."""
 
+import inspect
 import subprocess
 import sys
 import warnings
@@ -274,6 +275,13 @@ def test_a_method_of_all_policies_that_somebody_replaced_is_called(
     monkeypatch.setattr(ActorCriticPolicy, name, other)
     torch_is_told(model, "method of its class")
     assert calls
+
+
+def test_to_look_at_the_class_of_policies_changes_nothing() -> None:
+    inspect.getmembers(ActorCriticPolicy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PPO("MlpPolicy", kernels(), **SMALL).learn(128)
 
 
 class Halves(FlattenExtractor):
