@@ -26,6 +26,8 @@ from .storing import check_finite, on_host, reshaped, row, store
 _NAMES = {
     "observations": "observation",
     "actions": "action",
+    "rewards": "reward",
+    "episode_starts": "episode start",
     "values": "value",
     "log_probs": "log-probability",
     "advantages": "advantage",
@@ -67,6 +69,7 @@ class RolloutBuffer(buffers.RolloutBuffer):
     sample_class: ClassVar[Any] = RolloutBufferSamples
     """The named tuple that `get` yields."""
     _made: tuple[NDArray[np.float32], ...] = ()
+    """Rewards, values, episode starts, advantages and returns, as `reset` made them."""
     _rollouts = 0
     _minibatches: Minibatches[Any] | None = None
 
@@ -248,7 +251,7 @@ class RolloutBuffer(buffers.RolloutBuffer):
         names = ("rewards", "values", "episode_starts")
         found = [np.array(getattr(self, name)) for name in names]  # which may be each other
         for name, made_T_N, array in zip(names, self._made, found, strict=False):
-            store(made_T_N, array, name.removesuffix("s").replace("_", " "))
+            store(made_T_N, array, _NAMES[name])
             setattr(self, name, made_T_N)
 
     def _check_room(self) -> None:

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ..envs.direct import is_compiled
 from .compiled.adam import GRADIENT, take_steps
-from .compiled.structure import OTHER_STEPS, is_compiled, watched
+from .compiled.structure import OTHER_STEPS, watched
 
 _MANY = 2**22
 """Parameters from which on a step waits for memory, which torch's threads share."""

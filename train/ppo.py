@@ -49,6 +49,7 @@ from .torch_learner import TorchLearner
 
 _COUNTING = ppo.PPO._update_info_buffer
 _STEPPING = frozenset({"step", "step_async", "step_wait"})
+"""What is called at each step, and not in a rollout that is one call."""
 
 
 class PPO(ppo.PPO):
@@ -65,7 +66,7 @@ class PPO(ppo.PPO):
 
     `device="auto"` means the CPU for `MlpPolicy`, where SB3 would take a GPU if there is one.
 
-    Random numbers come from NumPy's global generator, which `seed` seeds: the same seed gives
+    Random numbers begin with NumPy's global generator, which `seed` seeds: the same seed gives
     the same weights, other ones than SB3's. Without a `rollout_buffer_class`, it is
     `palaestra.train.buffers.RolloutBuffer`.
 

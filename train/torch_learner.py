@@ -41,8 +41,8 @@ class _Loss(NamedTuple):
     statistics_6: Any
     """As `compiled.update` has them: an array, or a tensor on the device."""
     roots: Sequence[torch.Tensor]
-    slopes: Sequence[torch.Tensor | None]
-    """The gradients of the loss with respect to the roots; None for the loss itself."""
+    slopes: Sequence[torch.Tensor]
+    """The gradients of the loss with respect to the roots."""
 
 
 class TorchLearner:
@@ -115,13 +115,11 @@ class TorchLearner:
     def _descend(self, loss: _Loss, descent: Descent, settings: Settings) -> Any:
         """Take a step, and return the norm of the gradient before it was clipped."""
         descent.clear()
-        if loss.slopes == [None]:
-            torch.autograd.backward(loss.roots)
-        else:  # what `backward` calls after imports that take a third of a start
-            Variable._execution_engine.run_backward(
-                tuple(loss.roots), tuple(loss.slopes), False, False, (),
-                allow_unreachable=True, accumulate_grad=True,
-            )  # fmt: skip
+        # What `torch.autograd.backward` calls, after imports that take a third of a start.
+        Variable._execution_engine.run_backward(
+            tuple(loss.roots), tuple(loss.slopes), False, False, (),
+            allow_unreachable=True, accumulate_grad=True,
+        )  # fmt: skip
         norm = descent.step(settings.max_grad_norm)
         if isinstance(norm, float) and not math.isfinite(norm):
             raise _diverged()
@@ -175,7 +173,7 @@ class TorchLearner:
             kl = ((ratio_B - 1) - log_ratio_B).mean()
             clipped = ((ratio_B - 1).abs() > clip).float().mean()
             statistics_6 = torch.stack([policy_loss, value_loss, entropy_loss, kl, clipped, loss])
-        return _Loss(statistics_6, [loss], [None])
+        return _Loss(statistics_6, [loss], [torch.ones_like(loss)])
 
     # What the policy says
 

@@ -92,9 +92,7 @@ class Learner:
         The numbers that are drawn are those which `acting` draws, in the same order.
         """
         self.link()
-        outer, self._rng = self._rng, None
-        draws_T_N_A = self._draw(steps, len(now.starts_N))
-        self._rng = outer
+        draws_T_N_A = self._draw(self._generator(), steps, len(now.starts_N))
         ended: int = collector()(
             by_address(step),
             self.network,
@@ -159,7 +157,9 @@ class Learner:
             return type(self.policy).forward(self.policy, obs, deterministic)
         inputs_N_D = inputs_of(obs.numpy(), self.policy)
         count, values = len(inputs_N_D), self._shared.values
-        draws_N_A = self._draw(1, count)[0]
+        if self._rng is None:
+            self._rng = self._generator()
+        draws_N_A = self._draw(self._rng, 1, count)[0]
         actions_N_A = np.empty(draws_N_A.shape, np.float32)
         values_N, log_probs_N = np.empty((2, count), np.float32)
         masks_N_K = self._admissible(obs.numpy()) if self._admissible else NO_MASKS
@@ -200,22 +200,23 @@ class Learner:
     def _work(self, rows: int) -> Floats:
         return np.empty(work_size(self.network, rows), np.float32)
 
-    def _draw(self, steps: int, count: int) -> Floats:
-        """Draw with a generator of the rollout, which NumPy's global one begins.
+    def _generator(self) -> np.random.Generator:
+        """Return a generator for a rollout, which NumPy's global one begins.
 
-        SB3 seeds the global one, and checkpoints hold it, so nothing is drawn before a rollout has
-        begun. Where environments seed it in their `reset`, it draws the same again and again; so
-        the parameters, which an update changes, have a part in the beginning.
+        SB3 seeds the global one, and checkpoints hold it, so this is not asked for before a rollout
+        has begun. Where environments seed it in their `reset`, it draws the same again and again;
+        so the parameters, which an update changes, have a part in the beginning.
         """
-        if self._rng is None:
-            drawn = int(np.random.random() * 2**53)  # noqa: NPY002
-            learned = self._shared.values.sum(dtype=np.float64).view(np.uint64)
-            self._rng = np.random.default_rng([drawn, int(learned)])
+        drawn = int(np.random.random() * 2**53)  # noqa: NPY002 - the global one is what is meant
+        learned = self._shared.values.sum(dtype=np.float64).view(np.uint64)
+        return np.random.default_rng([drawn, int(learned)])
+
+    def _draw(self, rng: np.random.Generator, steps: int, count: int) -> Floats:
         if self.network.log_std >= 0:
             size = self.policy.action_space.shape or ()
-            draws = self._rng.standard_normal((steps, count, int(np.prod(size))))
+            draws = rng.standard_normal((steps, count, int(np.prod(size))))
         else:
-            draws = self._rng.random((steps, count, len(self.network.choices_A)))
+            draws = rng.random((steps, count, len(self.network.choices_A)))
         return draws.astype(np.float32)
 
     def name_what_is_not_finite(self, inputs_N_D: Floats) -> None:

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.modules import module as all_modules
 from torch.optim import optimizer as all_optimizers
 
+from ...envs.direct import is_compiled
 from .network import INPUTS, LINEAR, OUTPUTS, RELU, TANH, Layers, Network
 from .products import IS_FAST
 
@@ -127,10 +128,7 @@ def has_hooks(module: nn.Module) -> bool:
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
-        or _OF_ALL[0]
-        or _OF_ALL[1]
-        or _OF_ALL[2]
-        or _OF_ALL[3]
+        or any(_OF_ALL)
     )
 
 
@@ -142,11 +140,6 @@ def can_be_compiled(module: nn.Module, kernel: Any) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and is_as_written(module)
     )
-
-
-def is_compiled(kernel: Any) -> bool:
-    """Tell whether Numba compiles a function, which it can be told not to."""
-    return hasattr(kernel, "get_overload")
 
 
 def is_as_written(module: nn.Module) -> bool:
