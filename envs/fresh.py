@@ -21,6 +21,7 @@ CALLED = (
     "train/compiled/network.py",
     "train/compiled/products.py",
     "train/compiled/rollout.py",
+    "train/compiled/slopes.py",
     "train/compiled/sums.py",
     "train/compiled/update.py",
     "train/compiled/windows.py",

@@ -386,5 +386,6 @@ def _world(env: KernelVecEnv) -> World:
 def _ended(env: KernelVecEnv, ended_E_2: NDArray[np.float64], count: int) -> list[dict[str, Any]]:
     """Return what `Monitor` says of the episodes that ended, those that ended last."""
     passed = round(time.time() - env.began, 6)
-    rows = [ended_E_2[e % len(ended_E_2)] for e in range(max(count - len(ended_E_2), 0), count)]
-    return [{"r": round(float(r), 6), "l": int(length), "t": passed} for r, length in rows]
+    last = np.arange(max(count - len(ended_E_2), 0), count) % len(ended_E_2)
+    told = ended_E_2[last].tolist()
+    return [{"r": round(total, 6), "l": int(length), "t": passed} for total, length in told]

@@ -110,7 +110,8 @@ class TorchLearner:
     def _minibatches(self, size: int) -> Iterator[torch.Tensor]:
         whole = bool(getattr(self._policy, "whole_dialogues", False))
         order_M = order_of(self._buffer, len(self.transitions.returns_M), whole)
-        yield from torch.split(torch.as_tensor(order_M, device=self._policy.device), size)
+        rows_M = torch.as_tensor(order_M.astype(np.int64), device=self._policy.device)
+        yield from torch.split(rows_M, size)
 
     def _descend(self, loss: _Loss, descent: Descent, settings: Settings) -> Any:
         """Take a step, and return the norm of the gradient before it was clipped."""

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from .elementary import exp
 from .network import Floats, Network, fast
 
+Rows = NDArray[np.integer[Any]]
+"""Which rows of arrays are meant. Unsigned numbers take less time: nothing asks for their signs."""
 NEVER = np.float32(-1e8)
 """Logit of an action that is masked, as in sb3-contrib."""
 _HALF_LOG_2_PI = np.float32(0.5 * math.log(2 * math.pi))
@@ -69,7 +71,7 @@ def weigh(
     outputs_C_K: Floats,
     masks_M_K: Floats,
     actions_M_A: Floats,
-    rows_C: NDArray[np.int64],
+    rows_C: Rows,
     log_probs_C: Floats,
     chances_C_K: Floats,
 ) -> float:
@@ -112,7 +114,7 @@ def slope(
     parameters: Floats,
     outputs_C_K: Floats,
     actions_M_A: Floats,
-    rows_C: NDArray[np.int64],
+    rows_C: Rows,
     of_log_probs_C: Floats,
     of_entropy: np.float32,
     of_log_std_A: NDArray[np.float64],
@@ -190,7 +192,7 @@ def _entropy(log_probs_C_K: Floats, chances_C_K: Floats, c: int, first: int, pas
 
 
 @fast
-def mask(logits_C_K: Floats, masks_M_K: Floats, rows_C: NDArray[np.int64]) -> None:
+def mask(logits_C_K: Floats, masks_M_K: Floats, rows_C: Rows) -> None:
     """Make choices impossible that are not admissible; the arguments are as in `weigh`."""
     for k in range(masks_M_K.shape[1]):
         for c in range(len(rows_C)):

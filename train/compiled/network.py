@@ -15,11 +15,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from .elementary import tanh
+from .products import WIDTH
+from .slopes import MOST_TERMS, RELU, TANH, pass_back
 
 INPUTS, OUTPUTS, WEIGHT, BIAS, ACTIVATION = range(5)
 """Columns of a table of layers."""
-LINEAR, TANH, RELU = range(3)
-"""Activations."""
 _SMALL = 2**13
 """Most numbers of a weight that is worth turning: OpenBLAS packs larger ones anyway."""
 _FEW, _PACKED = 32, 2**18
@@ -168,16 +168,57 @@ def backward(
         slope_B_O = work[start:end].reshape(rows, outputs)
         weight_O_I, _ = _of(parameters, row)
         d_weight_O_I, d_bias_O = _of(gradient, row)
-        np.dot(ones_1_B, slope_B_O, d_bias_O.reshape(1, outputs))  # the sum of the rows
+        if k == len(layers_L_5) - 1:
+            np.dot(ones_1_B, slope_B_O, d_bias_O.reshape(1, outputs))  # the sum of the rows
         below_B_I = inputs_B_I
         if k > 0:
             below_B_I = work[start - rows * inputs : start].reshape(rows, inputs)
         np.dot(slope_B_O.T, below_B_I, d_weight_O_I)
         if k > 0:
-            passed_B_I = scratch[: rows * inputs].reshape(rows, inputs)
-            np.dot(slope_B_O, weight_O_I, passed_B_I)
-            _through(below_B_I.ravel(), passed_B_I.ravel(), layers_L_5[k - 1, ACTIVATION])
+            activation, passed_B_I = layers_L_5[k - 1, ACTIVATION], scratch[: rows * inputs]
+            _, d_below_I = _of(gradient, layers_L_5[k - 1])
+            _pass(
+                slope_B_O, weight_O_I, passed_B_I.reshape(rows, inputs), activation, ones_1_B,
+                below_B_I, d_below_I,
+            )  # fmt: skip
         end = start
+
+
+@fast
+def _pass(
+    slope_B_O: Floats,
+    weight_O_I: Floats,
+    passed_B_I: Floats,
+    activation: int,
+    ones_1_B: Floats,
+    values_B_I: Floats,
+    sums_I: Floats,
+) -> None:
+    """Replace inputs of a layer, which an activation returned, by the gradient before that.
+
+    Args:
+        slope_B_O: The gradient with respect to the layer's outputs.
+        weight_O_I: The layer's.
+        passed_B_I: Memory.
+        activation: What returned the inputs.
+        ones_1_B: Ones.
+        values_B_I: The inputs; the gradient with respect to what the activation was given.
+        sums_I: Written: the sum of its rows, which is the gradient with respect to a bias.
+    """
+    (rows, inputs), outputs = values_B_I.shape, slope_B_O.shape[1]
+    terms, slopes, step = outputs, slope_B_O.ravel(), outputs
+    if outputs > MOST_TERMS or inputs % WIDTH > 0:
+        np.dot(slope_B_O, weight_O_I, passed_B_I)
+        terms, slopes, step = 0, passed_B_I.ravel(), inputs
+    if inputs % WIDTH > 0:
+        _through(values_B_I.ravel(), slopes, activation)
+        np.dot(ones_1_B, values_B_I, sums_I.reshape(1, inputs))
+        return
+    for i in range(0, inputs, WIDTH):
+        pass_back(  # type: ignore[call-arg]
+            activation, rows, terms, values_B_I.ravel(), (i, inputs),
+            slopes, (0 if terms else i, step), weight_O_I.ravel(), sums_I,
+        )  # fmt: skip
 
 
 @fast

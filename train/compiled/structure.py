@@ -21,8 +21,9 @@ from torch.nn.modules import module as all_modules
 from torch.optim import optimizer as all_optimizers
 
 from ...envs.direct import is_compiled
-from .network import INPUTS, LINEAR, OUTPUTS, RELU, TANH, Layers, Network
+from .network import INPUTS, OUTPUTS, Layers, Network
 from .products import IS_FAST
+from .slopes import LINEAR, RELU, TANH
 
 _ACTIVATIONS = {nn.Tanh: TANH, nn.ReLU: RELU}
 _ACTIONS = (spaces.Discrete, spaces.MultiDiscrete, spaces.Box)

@@ -13,7 +13,7 @@ from stable_baselines3.common.preprocessing import preprocess_obs
 
 from ...errors import UserError
 from ..buffers import DictRolloutBuffer, RolloutBuffer
-from ..minibatches import shuffled
+from ..minibatches import Order, shuffled
 from ..storing import check_finite
 from .network import Floats
 from .structure import NotCompiled, choices_of
@@ -137,9 +137,7 @@ def inputs_of(observations_N: NDArray[Any], policy: ActorCriticPolicy) -> Floats
     return inputs_N_D
 
 
-def order_of(
-    buffer: buffers.RolloutBuffer, count: int, whole_episodes: bool = False
-) -> NDArray[np.int64]:
+def order_of(buffer: buffers.RolloutBuffer, count: int, whole_episodes: bool = False) -> Order:
     """Draw the order of an epoch as the buffer itself draws it, from NumPy's global generator.
 
     Args:
@@ -149,9 +147,9 @@ def order_of(
             the other in the drawn order of their first transitions.
     """
     if isinstance(buffer, RolloutBuffer):
-        order_M = shuffled(count, int(np.random.random() * 2**53)).astype(np.int64)  # noqa: NPY002
+        order_M = shuffled(count, int(np.random.random() * 2**53))  # noqa: NPY002
     else:
-        order_M = np.random.permutation(count)  # noqa: NPY002
+        order_M = np.random.permutation(count).astype(np.uint32)  # noqa: NPY002
     if not whole_episodes:
         return order_M
     starts_T_N = buffer.episode_starts.astype(bool)
@@ -160,7 +158,7 @@ def order_of(
     numbers_M = np.cumsum(starts_T_N.T.ravel())[valid_T_N.T.ravel()]
     _, firsts_E, episodes_M = np.unique(numbers_M, return_index=True, return_inverse=True)
     drawn_M = np.argsort(order_M)
-    return np.argsort(drawn_M[firsts_E][episodes_M], kind="stable")
+    return np.argsort(drawn_M[firsts_E][episodes_M], kind="stable").astype(np.uint32)
 
 
 def _floats(array: NDArray[Any]) -> Floats:
