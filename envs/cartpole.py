@@ -9,45 +9,97 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from numba import njit
 from numpy.typing import NDArray
 
-from .kernel import RESET, STEP, Kernel, reset_all, step_all
+from .kernel import BLOCK, RESET, STEP, Kernel, reset_all, step_all, step_many
 from .kernel_env import KernelEnv, reset_bounds
 from .kernel_vector import KernelVector
 from .pcg64 import uniform
+from .sines import LIMIT, are_those_of_c, small_sine_and_cosine
 
 # The constants of Gymnasium's CartPoleEnv, in its units: SI, and radians.
 _GRAVITY, _CART_MASS, _POLE_MASS, _HALF_LENGTH, _FORCE, _TAU = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02
 _TOTAL_MASS = _POLE_MASS + _CART_MASS
 _POLE_MOMENT = _POLE_MASS * _HALF_LENGTH
 _X_LIMIT = 2.4
+_LOW, _HIGH, _SUTTON_BARTO, _OURS = range(4)
+"""Places in the settings; the last one says whether `sines` are those of the C library."""
+_MANY = 16
+"""So many are stepped in loops that vectorise."""
 _THETA_LIMIT = 12 * 2 * math.pi / 360
 
 
 @njit
 def _restart(state_N_S, n, rng_N_4, settings):  # type: ignore[no-untyped-def]
     for j in range(4):
-        state_N_S[n, j] = uniform(rng_N_4, n, settings[0], settings[1])
+        state_N_S[n, j] = uniform(rng_N_4, n, settings[_LOW], settings[_HIGH])
 
 
 @njit(error_model="numpy")
 def _advance(state_N_S, n, actions_N_A, settings):  # type: ignore[no-untyped-def]
-    """Integrate one step of 0.02 s (Euler), in the order of Gymnasium's operations."""
     x, x_dot, theta, theta_dot = state_N_S[n, 0], state_N_S[n, 1], state_N_S[n, 2], state_N_S[n, 3]
-    force = _FORCE if actions_N_A[n, 0] == 1.0 else -_FORCE
-    cosine, sine = math.cos(theta), math.sin(theta)
+    state_N_S[n, 0], state_N_S[n, 1], state_N_S[n, 2], state_N_S[n, 3] = _integrated(
+        x, x_dot, theta, theta_dot, actions_N_A[n, 0], math.cos(theta), math.sin(theta)
+    )
+    fallen = _has_fallen(state_N_S[n, 0], state_N_S[n, 2])
+    return _reward(fallen, settings), fallen
+
+
+@njit(error_model="numpy")
+def _advance_rows(  # type: ignore[no-untyped-def]
+    state_B_S, actions_B_A, rewards_B, terminated_B, work_3B, settings
+):
+    """Advance many environments, in loops that vectorise.
+
+    For that, arrays are flat, and LLVM must see that no index is below 0 and that what is written
+    is no part of the table of sines. So angles are copied, too.
+    """
+    state, actions, count = state_B_S.ravel(), actions_B_A.ravel(), min(len(rewards_B), BLOCK)
+    for n in range(count):
+        work_3B[n] = state[4 * n + 2]
+    for n in range(count):
+        sine, cosine = small_sine_and_cosine(work_3B[n])
+        work_3B[n + BLOCK], work_3B[n + 2 * BLOCK] = sine, cosine
+    for n in range(count):
+        theta = work_3B[n]
+        if not abs(theta) < LIMIT:
+            work_3B[n + BLOCK], work_3B[n + 2 * BLOCK] = math.sin(theta), math.cos(theta)
+    for n in range(count):
+        i, sine, cosine = 4 * n, work_3B[n + BLOCK], work_3B[n + 2 * BLOCK]
+        state[i], state[i + 1], state[i + 2], state[i + 3] = _integrated(
+            state[i], state[i + 1], state[i + 2], state[i + 3], actions[n], cosine, sine
+        )
+    for n in range(count):
+        terminated_B[n] = _has_fallen(state[4 * n], state[4 * n + 2])
+    for n in range(count):
+        rewards_B[n] = _reward(terminated_B[n], settings)
+
+
+@njit(error_model="numpy", inline="always")
+def _integrated(x, x_dot, theta, theta_dot, action, cosine, sine):  # type: ignore[no-untyped-def]
+    """Integrate one step of 0.02 s (Euler), in the order of Gymnasium's operations."""
+    force = _FORCE if action == 1.0 else -_FORCE
     temporary = (force + _POLE_MOMENT * (theta_dot * theta_dot) * sine) / _TOTAL_MASS
     theta_acceleration = (_GRAVITY * sine - cosine * temporary) / (
         _HALF_LENGTH * (4.0 / 3.0 - _POLE_MASS * (cosine * cosine) / _TOTAL_MASS)
     )
     x_acceleration = temporary - _POLE_MOMENT * theta_acceleration * cosine / _TOTAL_MASS
-    x += _TAU * x_dot
-    theta += _TAU * theta_dot
-    state_N_S[n, 0], state_N_S[n, 1] = x, x_dot + _TAU * x_acceleration
-    state_N_S[n, 2], state_N_S[n, 3] = theta, theta_dot + _TAU * theta_acceleration
-    fallen = x < -_X_LIMIT or x > _X_LIMIT or theta < -_THETA_LIMIT or theta > _THETA_LIMIT
-    reward = 1.0
-    if settings[2] != 0.0:  # Sutton and Barto's
-        reward = -1.0 if fallen else 0.0
-    return reward, fallen
+    return (
+        x + _TAU * x_dot,
+        x_dot + _TAU * x_acceleration,
+        theta + _TAU * theta_dot,
+        theta_dot + _TAU * theta_acceleration,
+    )
+
+
+@njit(inline="always")
+def _has_fallen(x, theta):  # type: ignore[no-untyped-def]
+    return (x < -_X_LIMIT) | (x > _X_LIMIT) | (theta < -_THETA_LIMIT) | (theta > _THETA_LIMIT)
+
+
+@njit(inline="always")
+def _reward(fallen, settings):  # type: ignore[no-untyped-def]
+    if settings[_SUTTON_BARTO] == 0.0:
+        return 1.0
+    return -1.0 if fallen else 0.0
 
 
 @njit
@@ -61,6 +113,11 @@ def _observe(state_N_S, n, observations_N_D):  # type: ignore[no-untyped-def]
 def _step(  # type: ignore[no-untyped-def]
     state, steps, over, rng, actions, seen, final, rewards, terminated, truncated, most, same, own
 ):
+    if len(steps) >= _MANY and own[_OURS] != 0.0:
+        return step_many(
+            _restart, _advance_rows, _observe, state, steps, over, rng, actions,
+            seen, final, rewards, terminated, truncated, most, same, own,
+        )
     return step_all(
         _restart, _advance, _observe, state, steps, over, rng, actions,
         seen, final, rewards, terminated, truncated, most, same, own,
@@ -147,7 +204,7 @@ class CartPole(KernelEnv, CartPoleEnv):
     def settings(self, options: dict[str, Any] | None = None) -> NDArray[np.float64]:
         """Return the bounds of the first state, and whether the reward is Sutton and Barto's."""
         low, high = reset_bounds(options, -0.05, 0.05)
-        return np.array([low, high, bool(self._sutton_barto_reward)])
+        return np.array([low, high, bool(self._sutton_barto_reward), are_those_of_c()])
 
     def _fallen(self, reward: float) -> float:
         """Return the reward of a fall; who goes on after it is warned, and paid no more."""

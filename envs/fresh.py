@@ -14,6 +14,7 @@ CALLED = (
     "envs/kernel.py",
     "envs/lookahead.py",
     "envs/pcg64.py",
+    "envs/sines.py",
     "train/compiled/adam.py",
     "train/compiled/distributions.py",
     "train/compiled/elementary.py",

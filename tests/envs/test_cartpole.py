@@ -12,6 +12,8 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 from palaestra.envs.cartpole import CartPole, CartPoleVector
+from palaestra.envs.kernel import BLOCK
+from palaestra.envs.sines import are_those_of_c
 
 NEXT_STEP, SAME_STEP, DISABLED = AutoresetMode
 OURS, THEIRS = "palaestra/CartPole-v1", "CartPole-v1"
@@ -65,6 +67,45 @@ def test_alone_it_is_gymnasiums(seed: int, sutton_barto_reward: bool) -> None:
         lengths.append(length)
     assert max(lengths) == 500
     assert min(lengths) < 30
+
+
+@pytest.mark.parametrize("mode", [NEXT_STEP, SAME_STEP], ids=lambda mode: mode.name)
+@pytest.mark.parametrize("sutton_barto_reward", [False, True])
+def test_many_are_stepped_as_few_are(mode: AutoresetMode, sutton_barto_reward: bool) -> None:
+    """Those in loops that vectorise are as those that are stepped one after the other."""
+    count, rng = 2 * BLOCK + 3, np.random.default_rng(1)
+    many, few = (
+        CartPoleVector(
+            count,
+            max_episode_steps=40,
+            autoreset_mode=mode,
+            sutton_barto_reward=sutton_barto_reward,
+        )
+        for _ in range(2)
+    )
+    for vector in (many, few):
+        vector.reset(seed=3)
+    few.settings[-1] = 0.0
+    assert many.settings[-1] == are_those_of_c()
+    terminated = truncated = 0
+    for step in range(120):
+        if step % 50 == 49:  # as states may be set to anything
+            strange = rng.choice([0.9, -3.0, 1e9, np.inf, -np.inf, np.nan], (count, 4))
+            chosen = rng.random((count, 4)) < 0.2
+            for vector in (many, few):
+                vector.state_N_S[chosen] = strange[chosen]
+        actions = rng.integers(2, size=count)
+        mine, reference = many.step(actions), few.step(actions)
+        for ours, theirs in zip(mine[:4], reference[:4], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(many.state_N_S, few.state_N_S)
+        for final, other in zip(
+            *(told[4].get("final_obs", ()) for told in (mine, reference)), strict=True
+        ):
+            np.testing.assert_array_equal(final, other)
+        terminated, truncated = terminated + mine[2].sum(), truncated + mine[3].sum()
+    assert terminated > 1000
+    assert truncated > 100
 
 
 @pytest.mark.parametrize("mode", [NEXT_STEP, SAME_STEP], ids=lambda mode: mode.name)
