@@ -11,7 +11,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.core import imputils
+from numba.extending import intrinsic
+from numba.np import arrayobj
 from numpy.typing import NDArray
 
 from .elementary import tanh
@@ -26,6 +29,8 @@ _FEW, _PACKED = 32, 2**18
 """Most rows, and fewest products, for which OpenBLAS takes longer to pack a weight than it takes
 to multiply by it."""
 
+_fill: Any = arrayobj.populate_array
+_borrowed: Any = imputils.impl_ret_borrowed
 Floats = NDArray[np.float32]
 Layers = NDArray[np.int64]
 
@@ -75,7 +80,7 @@ def forward(
     rows, start, below_B_I = inputs_B_I.shape[0], 0, inputs_B_I
     for row in layers_L_5:
         outputs = row[OUTPUTS]
-        above_B_O = work[start : start + rows * outputs].reshape(rows, outputs)
+        above_B_O = as_rows(work[start:], rows, outputs)
         weight_O_I, bias_O = _of(parameters, row)
         if weight_O_I.size <= _SMALL:
             np.dot(below_B_I, _turned_of(turned, row), above_B_O)
@@ -165,22 +170,21 @@ def backward(
         row = layers_L_5[k]
         inputs, outputs = row[INPUTS], row[OUTPUTS]
         start = end - rows * outputs
-        slope_B_O = work[start:end].reshape(rows, outputs)
+        slope_B_O = as_rows(work[start:], rows, outputs)
         weight_O_I, _ = _of(parameters, row)
         d_weight_O_I, d_bias_O = _of(gradient, row)
         if k == len(layers_L_5) - 1:
-            np.dot(ones_1_B, slope_B_O, d_bias_O.reshape(1, outputs))  # the sum of the rows
+            np.dot(ones_1_B, slope_B_O, as_rows(d_bias_O, 1, outputs))  # the sum of the rows
         below_B_I = inputs_B_I
         if k > 0:
-            below_B_I = work[start - rows * inputs : start].reshape(rows, inputs)
+            below_B_I = as_rows(work[start - rows * inputs :], rows, inputs)
         np.dot(slope_B_O.T, below_B_I, d_weight_O_I)
         if k > 0:
-            activation, passed_B_I = layers_L_5[k - 1, ACTIVATION], scratch[: rows * inputs]
-            _, d_below_I = _of(gradient, layers_L_5[k - 1])
+            below = layers_L_5[k - 1]
+            passed_B_I, (_, d_bias_I) = as_rows(scratch, rows, inputs), _of(gradient, below)
             _pass(
-                slope_B_O, weight_O_I, passed_B_I.reshape(rows, inputs), activation, ones_1_B,
-                below_B_I, d_below_I,
-            )  # fmt: skip
+                slope_B_O, weight_O_I, passed_B_I, below[ACTIVATION], ones_1_B, below_B_I, d_bias_I
+            )
         end = start
 
 
@@ -212,7 +216,7 @@ def _pass(
         terms, slopes, step = 0, passed_B_I.ravel(), inputs
     if inputs % WIDTH > 0:
         _through(values_B_I.ravel(), slopes, activation)
-        np.dot(ones_1_B, values_B_I, sums_I.reshape(1, inputs))
+        np.dot(ones_1_B, values_B_I, as_rows(sums_I, 1, inputs))
         return
     for i in range(0, inputs, WIDTH):
         pass_back(  # type: ignore[call-arg]
@@ -239,18 +243,41 @@ def aligned(size: int) -> Floats:
 
 
 @fast
+def as_rows(numbers: Floats, rows: int, columns: int) -> Floats:
+    """View the first numbers of a flat array as a matrix.
+
+    `reshape` asks at each use what is known here, and takes seconds to compile.
+    """
+    matrix: Floats = _as_rows(numbers, rows, columns)  # type: ignore[call-arg]
+    return matrix
+
+
+@intrinsic
+def _as_rows(typing, numbers, rows, columns):  # type: ignore[no-untyped-def]
+    matrix = types.Array(numbers.dtype, 2, "C")
+
+    def write(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        flat = context.make_array(numbers)(context, builder, values[0])
+        made = context.make_array(matrix)(context, builder)
+        step = context.get_constant(types.intp, context.get_abi_sizeof(flat.data.type.pointee))
+        steps = builder.mul(values[2], step), step
+        _fill(made, flat.data, values[1:], steps, step, flat.meminfo)
+        return _borrowed(context, builder, matrix, made._getvalue())
+
+    return matrix(numbers, types.intp, types.intp), write
+
+
+@fast
 def _of(array: Floats, row: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Return the weight and the bias of a layer, or their gradients."""
-    size = row[INPUTS] * row[OUTPUTS]
-    weight = array[row[WEIGHT] : row[WEIGHT] + size].reshape(row[OUTPUTS], row[INPUTS])
+    weight = as_rows(array[row[WEIGHT] :], row[OUTPUTS], row[INPUTS])
     return weight, array[row[BIAS] : row[BIAS] + row[OUTPUTS]]
 
 
 @fast
 def _turned_of(turned: Floats, row: NDArray[np.int64]) -> Floats:
     """Return the weight of a layer, inputs x outputs."""
-    size = row[INPUTS] * row[OUTPUTS]
-    return turned[row[WEIGHT] : row[WEIGHT] + size].reshape(row[INPUTS], row[OUTPUTS])
+    return as_rows(turned[row[WEIGHT] :], row[INPUTS], row[OUTPUTS])
 
 
 @fast

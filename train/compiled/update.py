@@ -9,7 +9,18 @@ from numpy.typing import NDArray
 from .adam import Adam, factor_for, norm_of, step
 from .distributions import Rows, slope, weigh
 from .elementary import exp
-from .network import INPUTS, Floats, Network, aligned, backward, fast, forward, memory, turn
+from .network import (
+    INPUTS,
+    Floats,
+    Network,
+    aligned,
+    as_rows,
+    backward,
+    fast,
+    forward,
+    memory,
+    turn,
+)
 from .products import even
 
 _CHUNK = 240
@@ -164,13 +175,13 @@ def differentiate(
     for first in range(0, size, tall):
         rows_C = rows_B[first : first + tall]
         count, width = len(rows_C), transitions.observations_M_D.shape[1]
-        inputs_C_D = work.inputs[: count * width].reshape(count, width)
+        inputs_C_D = as_rows(work.inputs, count, width)
         for c in range(count):
             seen_D = transitions.observations_M_D[rows_C[c]]
             for d in range(width):
                 inputs_C_D[c, d] = seen_D[d]
         target = gradient if first == 0 else work.gradient
-        ones_1_C = work.ones[:count].reshape(1, count)
+        ones_1_C = as_rows(work.ones, 1, count)
         # One tower after the other, which use the same memory while it is in the cache.
         outputs_C_K = forward(inputs_C_D, parameters, work.turned, network.actor_L_5, work.tower)
         _add_policy_losses(
