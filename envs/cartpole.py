@@ -20,11 +20,11 @@ _GRAVITY, _CART_MASS, _POLE_MASS, _HALF_LENGTH, _FORCE, _TAU = 9.8, 1.0, 0.1, 0.
 _TOTAL_MASS = _POLE_MASS + _CART_MASS
 _POLE_MOMENT = _POLE_MASS * _HALF_LENGTH
 _X_LIMIT = 2.4
+_THETA_LIMIT = 12 * 2 * math.pi / 360
 _LOW, _HIGH, _SUTTON_BARTO, _OURS = range(4)
 """Places in the settings; the last one says whether `sines` are those of the C library."""
 _MANY = 16
-"""So many are stepped in loops that vectorise."""
-_THETA_LIMIT = 12 * 2 * math.pi / 360
+"""So many and more are stepped in loops that vectorise."""
 
 
 @njit
@@ -49,8 +49,9 @@ def _advance_rows(  # type: ignore[no-untyped-def]
 ):
     """Advance many environments, in loops that vectorise.
 
-    For that, arrays are flat, and LLVM must see that no index is below 0 and that what is written
-    is no part of the table of sines. So angles are copied, too.
+    For that, LLVM must see that no index is below 0, how far it is from one row to the next, and
+    that what is written is no part of the table of sines: so arrays are flat, and the work, which
+    nothing else leads to, holds the angles, their sines and their cosines, `BLOCK` of each.
     """
     state, actions, count = state_B_S.ravel(), actions_B_A.ravel(), min(len(rewards_B), BLOCK)
     for n in range(count):
@@ -113,7 +114,7 @@ def _observe(state_N_S, n, observations_N_D):  # type: ignore[no-untyped-def]
 def _step(  # type: ignore[no-untyped-def]
     state, steps, over, rng, actions, seen, final, rewards, terminated, truncated, most, same, own
 ):
-    if len(steps) >= _MANY and own[_OURS] != 0.0:
+    if len(steps) >= _MANY and len(own) > _OURS and own[_OURS] != 0.0:  # old pickles have fewer
         return step_many(
             _restart, _advance_rows, _observe, state, steps, over, rng, actions,
             seen, final, rewards, terminated, truncated, most, same, own,
@@ -202,7 +203,7 @@ class CartPole(KernelEnv, CartPoleEnv):
         return observation, reward, fallen, truncated, info
 
     def settings(self, options: dict[str, Any] | None = None) -> NDArray[np.float64]:
-        """Return the bounds of the first state, and whether the reward is Sutton and Barto's."""
+        """Return the bounds of the first state, and what else the kernel asks for."""
         low, high = reset_bounds(options, -0.05, 0.05)
         return np.array([low, high, bool(self._sutton_barto_reward), are_those_of_c()])
 

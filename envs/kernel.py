@@ -1,9 +1,9 @@
 """The compiled part of an environment that steps many copies of itself in one call.
 
-An environment's file compiles three small functions (`_restart`, `_advance`, `_observe`) into one
-`step` and one `reset`, its `Kernel`. `KernelEnv` plays it alone, `KernelVector` as a vector, and
-`palaestra.train.kernel_vec_env` shows the vector to stable-baselines3; so all of them step by the
-same machine code.
+An environment's file compiles three small functions (`_restart`, `_advance`, `_observe`; and where
+it pays `_advance_rows`) into one `step` and one `reset`, its `Kernel`. `KernelEnv` plays it alone,
+`KernelVector` as a vector, and `palaestra.train.kernel_vec_env` shows the vector to
+stable-baselines3; so all of them step by the same machine code.
 
 `step` and `reset` are written out in every environment's file and not made here by one function
 of the three: Numba cannot find again in its cache what closes over compiled functions, and every

@@ -63,7 +63,7 @@ def pass_back(  # type: ignore[no-untyped-def]
         def at(array: int, place: Any) -> Any:
             return builder.gep(pointer(context, builder, signature, arguments, array), [place])
 
-        def loop(number: int) -> None:
+        def loop(number: int) -> None:  # they count from 1 on: activations of 0 terms, of 1 term...
             terms, activation = divmod(number - 1, len(_DERIVATIVES))
             weights = rows_of(builder, at(7, column), step, terms)
             factors = [load(builder, row, VECTORS) for row in weights]
