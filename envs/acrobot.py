@@ -9,7 +9,7 @@ from numba import njit, types
 from numpy.typing import NDArray
 
 from .float32 import cosine, sine
-from .kernel import RESET, STEP, Kernel, reset_all, step_all
+from .kernel import RESET, STEP, Kernel, one_by_one, reset_all, step_all
 from .kernel_env import KernelEnv, reset_bounds
 from .kernel_vector import KernelVector
 from .lookahead import first_of_shortest_plan
@@ -132,7 +132,7 @@ def _step(  # type: ignore[no-untyped-def]
     state, steps, over, rng, actions, seen, final, rewards, terminated, truncated, most, same, own
 ):
     return step_all(
-        _restart, _advance, _observe, state, steps, over, rng, actions,
+        _restart, one_by_one, _advance, _observe, state, steps, over, rng, actions,
         seen, final, rewards, terminated, truncated, most, same, own,
     )
 # fmt: on

@@ -9,7 +9,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from numba import njit
 from numpy.typing import NDArray
 
-from .kernel import BLOCK, RESET, STEP, Kernel, reset_all, step_all, step_many
+from .kernel import BLOCK, RESET, STEP, Kernel, one_by_one, reset_all, step_all
 from .kernel_env import KernelEnv, reset_bounds
 from .kernel_vector import KernelVector
 from .pcg64 import uniform
@@ -43,17 +43,32 @@ def _advance(state_N_S, n, actions_N_A, settings):  # type: ignore[no-untyped-de
     return _reward(fallen, settings), fallen
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def _advance_rows(  # type: ignore[no-untyped-def]
-    state_B_S, actions_B_A, rewards_B, terminated_B, work_3B, settings
+    advance, state_N_S, first, past, over_N, actions_N_A, rewards_N, terminated_N, settings
 ):
-    """Advance many environments, in loops that vectorise.
+    # Settings in old pickles end before they say whose the sines are.
+    if past - first >= _MANY and len(settings) > _OURS and settings[_OURS] != 0.0:
+        _advance_many(
+            state_N_S[first:past], actions_N_A[first:past], rewards_N[first:past],
+            terminated_N[first:past], settings,
+        )  # fmt: skip
+    else:
+        one_by_one(
+            advance, state_N_S, first, past, over_N, actions_N_A, rewards_N, terminated_N, settings
+        )
+
+
+@njit(error_model="numpy")
+def _advance_many(state_B_S, actions_B_A, rewards_B, terminated_B, settings):  # type: ignore[no-untyped-def]
+    """Advance at most `BLOCK` environments in loops that vectorise; those that are over, too.
 
     For that, LLVM must see that no index is below 0, how far it is from one row to the next, and
     that what is written is no part of the table of sines: so arrays are flat, and the work, which
     nothing else leads to, holds the angles, their sines and their cosines, `BLOCK` of each.
     """
     state, actions, count = state_B_S.ravel(), actions_B_A.ravel(), min(len(rewards_B), BLOCK)
+    work_3B = np.empty(3 * BLOCK)
     for n in range(count):
         work_3B[n] = state[4 * n + 2]
     for n in range(count):
@@ -114,13 +129,8 @@ def _observe(state_N_S, n, observations_N_D):  # type: ignore[no-untyped-def]
 def _step(  # type: ignore[no-untyped-def]
     state, steps, over, rng, actions, seen, final, rewards, terminated, truncated, most, same, own
 ):
-    if len(steps) >= _MANY and len(own) > _OURS and own[_OURS] != 0.0:  # old pickles have fewer
-        return step_many(
-            _restart, _advance_rows, _observe, state, steps, over, rng, actions,
-            seen, final, rewards, terminated, truncated, most, same, own,
-        )
     return step_all(
-        _restart, _advance, _observe, state, steps, over, rng, actions,
+        _restart, _advance_rows, _advance, _observe, state, steps, over, rng, actions,
         seen, final, rewards, terminated, truncated, most, same, own,
     )
 # fmt: on

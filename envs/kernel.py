@@ -1,9 +1,10 @@
 """The compiled part of an environment that steps many copies of itself in one call.
 
 An environment's file compiles three small functions (`_restart`, `_advance`, `_observe`; and where
-it pays `_advance_rows`) into one `step` and one `reset`, its `Kernel`. `KernelEnv` plays it alone,
-`KernelVector` as a vector, and `palaestra.train.kernel_vec_env` shows the vector to
-stable-baselines3; so all of them step by the same machine code.
+it pays `_advance_rows`, in the place of `one_by_one`) into one `step` and one `reset`, its
+`Kernel`. `KernelEnv` plays it alone, `KernelVector` as a vector, and
+`palaestra.train.kernel_vec_env` shows the vector to stable-baselines3; so all of them step by the
+same machine code.
 
 `step` and `reset` are written out in every environment's file and not made here by one function
 of the three: Numba cannot find again in its cache what closes over compiled functions, and every
@@ -14,14 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 from numba import njit, types
 
 from . import fresh  # noqa: F401
 from .direct import direct
 
 BLOCK = 256
-"""Environments that `step_many` steps at a time, so that what it notes of them stays in a cache."""
+"""Environments that `step_all` steps at a time, so that what it notes of them stays in a cache."""
 _MATRIX, _FLAGS = types.float32[:, ::1], types.boolean[::1]
 STEP = types.int64(
     types.float64[:, ::1],  # state_N_S
@@ -71,6 +71,7 @@ class Kernel:
 @njit(error_model="numpy", inline="always")
 def step_all(  # type: ignore[no-untyped-def]
     restart,
+    advance_rows,
     advance,
     observe,
     state_N_S,
@@ -91,65 +92,16 @@ def step_all(  # type: ignore[no-untyped-def]
 
     `restart(state_N_S, n, rng_N_4, settings)` draws the first state of episode n;
     `advance(state_N_S, n, actions_N_A, settings)` steps environment n and returns its reward and
-    whether it has terminated; `observe(state_N_S, n, observations_N_D)` writes what is seen of
-    it. The rest is as in `STEP`.
+    whether it has terminated; `advance_rows`, which is `one_by_one` or takes what that takes, does
+    so with some of them, at most `BLOCK`; `observe(state_N_S, n, observations_N_D)` writes what is
+    seen of one. The rest is as in `STEP`.
     """
     ended = 0
-    for n in range(len(steps_N)):
-        rewards_N[n] = 0.0
-        terminated_N[n] = truncated_N[n] = False
-        if over_N[n]:
-            over_N[n] = False
-            steps_N[n] = 0
-            restart(state_N_S, n, rng_N_4, settings)
-        else:
-            rewards_N[n], terminated_N[n] = advance(state_N_S, n, actions_N_A, settings)
-            steps_N[n] += 1
-            truncated_N[n] = steps_N[n] >= max_steps
-            if terminated_N[n] or truncated_N[n]:
-                ended += 1
-                if same_step:
-                    observe(state_N_S, n, final_N_D)
-                    steps_N[n] = 0
-                    restart(state_N_S, n, rng_N_4, settings)
-                else:
-                    over_N[n] = True
-        observe(state_N_S, n, observations_N_D)
-    return ended
-
-
-@njit(error_model="numpy", inline="always")
-def step_many(  # type: ignore[no-untyped-def]
-    restart,
-    advance_rows,
-    observe,
-    state_N_S,
-    steps_N,
-    over_N,
-    rng_N_4,
-    actions_N_A,
-    observations_N_D,
-    final_N_D,
-    rewards_N,
-    terminated_N,
-    truncated_N,
-    max_steps,
-    same_step,
-    settings,
-):
-    """Do what `step_all` does, in loops that vectorise, which pays where there are many.
-
-    `advance_rows(state_B_S, actions_B_A, rewards_B, terminated_B, work_3B, settings)` steps some
-    environments, at most `BLOCK`, as `advance` does one; the work is memory for 3 * `BLOCK`
-    numbers. Environments that are over are stepped with the others, to no effect.
-    """
-    ended, work_3B = 0, np.empty(3 * BLOCK)
     for first in range(0, len(steps_N), BLOCK):
         past = min(first + BLOCK, len(steps_N))
         advance_rows(
-            state_N_S[first:past], actions_N_A[first:past], rewards_N[first:past],
-            terminated_N[first:past], work_3B, settings,
-        )  # fmt: skip
+            advance, state_N_S, first, past, over_N, actions_N_A, rewards_N, terminated_N, settings
+        )
         for n in range(first, past):
             steps_N[n] += 1
             truncated_N[n] = steps_N[n] >= max_steps
@@ -170,6 +122,16 @@ def step_many(  # type: ignore[no-untyped-def]
         for n in range(first, past):
             observe(state_N_S, n, observations_N_D)
     return ended
+
+
+@njit(error_model="numpy", inline="always")
+def one_by_one(  # type: ignore[no-untyped-def]
+    advance, state_N_S, first, past, over_N, actions_N_A, rewards_N, terminated_N, settings
+):
+    """Advance the environments from `first` to `past`, but for those that are over."""
+    for n in range(first, past):
+        if not over_N[n]:
+            rewards_N[n], terminated_N[n] = advance(state_N_S, n, actions_N_A, settings)
 
 
 @njit(error_model="numpy", inline="always")

@@ -8,7 +8,7 @@ from gymnasium.envs.classic_control.continuous_mountain_car import Continuous_Mo
 from numba import njit
 from numpy.typing import NDArray
 
-from .kernel import RESET, STEP, Kernel, reset_all, step_all
+from .kernel import RESET, STEP, Kernel, one_by_one, reset_all, step_all
 from .kernel_env import KernelEnv, reset_bounds
 from .kernel_vector import KernelVector
 from .mountain_car import say
@@ -82,7 +82,7 @@ def _step(  # type: ignore[no-untyped-def]
     state, steps, over, rng, actions, seen, final, rewards, terminated, truncated, most, same, own
 ):
     return step_all(
-        _restart, _advance, _observe, state, steps, over, rng, actions,
+        _restart, one_by_one, _advance, _observe, state, steps, over, rng, actions,
         seen, final, rewards, terminated, truncated, most, same, own,
     )
 # fmt: on
